@@ -1,0 +1,162 @@
+//! An admission: the gateway's signed word to a job that it admitted one
+//! request, when, and from whom. It rides in the header [`HEADER`].
+//!
+//! Start at [`Admission::sign`], [`SignedAdmission::verify`] and
+//! [`VerifiedAdmission::admits`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::did::Did;
+use crate::digest::Digest;
+use crate::ids::{JobId, RequestId};
+use crate::jws::JwsError;
+use crate::key::SigningKey;
+use crate::request_signature::RequestHead;
+use crate::time::UnixMs;
+
+/// The JWS type of an admission.
+pub const TYP: &str = "countersign-admission+jwt";
+
+/// The header that carries it from gateway to job. A gateway drops a client's own.
+pub const HEADER: &str = "countersign-admission";
+
+/// Longest compact admission that is read, in bytes.
+pub const COMPACT_BYTES_MAX: usize = 16 * 1024;
+
+/// The claims of an admission. Fields are in the order in which they are signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// The version of this format: 1.
+    pub v: u32,
+    /// The gateway.
+    pub iss: Did,
+    /// The request's id.
+    pub jti: RequestId,
+    /// The job that it is for.
+    pub job: JobId,
+    /// The client, if it signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<Did>,
+    /// When the gateway admitted it: the time that the signature is judged by.
+    pub admitted_ms: UnixMs,
+    /// The method.
+    pub method: String,
+    /// The authority, normalised.
+    pub authority: String,
+    /// The path as on the wire.
+    pub path: String,
+    /// The query as on the wire, without its question mark; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Over the exact bytes of the body.
+    pub body_sha256: Digest,
+}
+
+/// An admission as received: its form is right, nothing else is known.
+#[derive(Debug, Clone)]
+pub struct SignedAdmission {
+    jws: crate::jws::Unverified,
+    claims: Admission,
+}
+
+/// An admission that the gateway signed. Only [`SignedAdmission::verify`] makes one.
+#[derive(Debug, Clone)]
+pub struct VerifiedAdmission(Admission);
+
+/// Why an admission doesn't admit a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionError {
+    /// Its JWS.
+    #[error(transparent)]
+    Jws(#[from] JwsError),
+    /// Another version than 1.
+    #[error("admission version {0} isn't known")]
+    Version(u32),
+    /// `kid` and `iss` differ.
+    #[error("signed by another key than its issuer")]
+    Issuer,
+    /// Signed by another gateway.
+    #[error("admitted by {found}, not by {gateway}")]
+    Gateway {
+        /// The job's gateway.
+        gateway: Did,
+        /// The key that signed.
+        found: Did,
+    },
+    /// For another job.
+    #[error("admitted to another job")]
+    Job,
+    /// For another method, authority, path or query.
+    #[error("the admission is for another request line")]
+    Line,
+    /// For another body.
+    #[error("the admission is for another body")]
+    Body,
+}
+
+impl AdmissionError {
+    /// The stable name of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            AdmissionError::Jws(error) => error.code(),
+            AdmissionError::Version(_) => "admission_version",
+            AdmissionError::Issuer => "admission_issuer",
+            AdmissionError::Gateway { .. } => "admission_gateway",
+            AdmissionError::Job => "admission_job",
+            AdmissionError::Line => "admission_line",
+            AdmissionError::Body => "admission_body",
+        }
+    }
+}
+
+impl Admission {
+    /// Signs with the gateway's key, which must be `iss`.
+    pub fn sign(self, key: &SigningKey) -> SignedAdmission {
+        let _ = key;
+        todo!()
+    }
+}
+
+impl SignedAdmission {
+    /// Checks the form and the claims by themselves.
+    pub fn parse(compact: &str) -> Result<Self, AdmissionError> {
+        let _ = compact;
+        todo!()
+    }
+
+    /// The compact text: the header's value.
+    pub fn compact(&self) -> &str {
+        self.jws.compact()
+    }
+
+    /// The claims, which nobody has proved yet.
+    pub fn unverified(&self) -> &Admission {
+        &self.claims
+    }
+
+    /// Checks that the job's gateway signed this.
+    pub fn verify(self, gateway: &Did) -> Result<VerifiedAdmission, AdmissionError> {
+        let _ = gateway;
+        todo!()
+    }
+}
+
+impl VerifiedAdmission {
+    /// The claims.
+    pub fn claims(&self) -> &Admission {
+        &self.0
+    }
+
+    /// Checks that it admits this request, with this body, to this job.
+    /// `head.authority` is normalised, as in the claims.
+    pub fn admits(
+        &self,
+        job: &JobId,
+        head: &RequestHead<'_>,
+        body_sha256: &Digest,
+    ) -> Result<(), AdmissionError> {
+        let _ = (job, head, body_sha256);
+        todo!()
+    }
+}

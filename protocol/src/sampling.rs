@@ -1,0 +1,177 @@
+//! The sampling parameters in force, as a receipt states them, and the seed.
+//!
+//! What a client left out is filled in with the fixed defaults here, never
+//! with a model's own. Start at [`Sampling::in_force`]; [`Sampling::honours`]
+//! is how a client checks that it got what it asked for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::api::{Ask, SamplingAsk};
+use crate::digest::Digest;
+
+/// The sampler that the parameters mean.
+pub const VERSION: &str = "gumbel-philox/1";
+
+/// Every parameter that decides which token is drawn, and when to stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sampling {
+    /// The sampler: [`VERSION`].
+    pub version: String,
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Smallest set of tokens with at least this probability; 1 is off.
+    pub top_p: f64,
+    /// That many most likely tokens; 0 is off.
+    pub top_k: u32,
+    /// Tokens with at least this fraction of the likeliest one's probability; 0 is off.
+    pub min_p: f64,
+    /// Divides (or multiplies, if negative) logits of tokens seen; 1 is off.
+    pub repetition_penalty: f64,
+    /// Subtracted from the logits of tokens in the output; 0 is off.
+    pub presence_penalty: f64,
+    /// Subtracted once per occurrence in the output; 0 is off.
+    pub frequency_penalty: f64,
+    /// Added to a token's logit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logit_bias: BTreeMap<u32, f64>,
+    /// Tokens at most, for each choice.
+    pub max_tokens: u32,
+    /// Tokens before the model may end its answer.
+    pub min_tokens: u32,
+    /// Texts that end the answer and aren't part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Tokens that end the answer, beside the model's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the model's end token is drawn through.
+    pub ignore_eos: bool,
+    /// Choices.
+    pub n: u8,
+    /// The seed of the noise, one for all choices: the choice's number is in the counter.
+    pub seed: Seed,
+    /// Who chose the seed.
+    pub seed_by: SeedBy,
+    /// The day that the chat template was told, `YYYY-MM-DD`, if it asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_date: Option<String>,
+}
+
+/// Who chose a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeedBy {
+    /// The request's `seed`.
+    Client,
+    /// [`seed_from_nonce`]: nobody could choose it after the other's move.
+    Nonce,
+    /// The job, for an unsigned request without a seed.
+    Server,
+}
+
+/// A seed; in JSON a decimal string, since JavaScript's numbers can't hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Seed(pub u64);
+
+/// Why a text isn't a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a seed is a decimal number below 2^64, without sign or leading zeros")]
+pub struct SeedError;
+
+impl SeedError {
+    /// The stable name of this error.
+    pub fn code(&self) -> &'static str {
+        "seed_form"
+    }
+}
+
+/// What is in force beside what the request says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    /// The limit: the request's, or what the context leaves.
+    pub max_tokens: u32,
+    /// The seed.
+    pub seed: Seed,
+    /// Who chose it.
+    pub seed_by: SeedBy,
+    /// The day that the chat template was told, if it asked.
+    pub template_date: Option<String>,
+}
+
+impl Sampling {
+    /// The parameters in force for a request with `n` choices.
+    pub fn in_force(ask: &SamplingAsk, n: u8, effective: Effective) -> Self {
+        Sampling {
+            version: VERSION.to_owned(),
+            temperature: ask.temperature.unwrap_or(1.0),
+            top_p: ask.top_p.unwrap_or(1.0),
+            top_k: ask.top_k.unwrap_or(0),
+            min_p: ask.min_p.unwrap_or(0.0),
+            repetition_penalty: ask.repetition_penalty.unwrap_or(1.0),
+            presence_penalty: ask.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: ask.frequency_penalty.unwrap_or(0.0),
+            logit_bias: ask.logit_bias.clone(),
+            max_tokens: effective.max_tokens,
+            min_tokens: ask.min_tokens.unwrap_or(0),
+            stop: ask.stop.clone(),
+            stop_token_ids: ask.stop_token_ids.clone(),
+            ignore_eos: ask.ignore_eos,
+            n,
+            seed: effective.seed,
+            seed_by: effective.seed_by,
+            template_date: effective.template_date,
+        }
+    }
+
+    /// Whether these are the parameters that `ask` asked for, with the seed
+    /// that its `signed` nonce and body give if it names none; otherwise the
+    /// name of the first that isn't.
+    pub fn honours(&self, ask: &Ask, signed: Option<(&[u8], &Digest)>) -> Result<(), &'static str> {
+        let _ = (ask, signed);
+        todo!()
+    }
+}
+
+/// The seed of a signed request that names none: nobody can shop for it.
+pub fn seed_from_nonce(nonce: &[u8], body: &Digest) -> Seed {
+    let _ = (nonce, body);
+    todo!()
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Seed {
+    type Err = SeedError;
+
+    fn from_str(text: &str) -> Result<Self, SeedError> {
+        let seed = Seed(text.parse().map_err(|_| SeedError)?);
+        // `parse` also reads a plus sign and leading zeros.
+        if seed.to_string() != text {
+            return Err(SeedError);
+        }
+        Ok(seed)
+    }
+}
+
+impl Serialize for Seed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
