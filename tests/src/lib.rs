@@ -1,1 +1,13 @@
-//! tests.
+//! What the end-to-end tests share: the real gateway as a child process, a
+//! client without manners, and a gateway that cheats.
+//!
+//! The tests themselves are in `tests/tests/`, one file per subject; they are
+//! targets of the root package, so that cargo gives them the built binary.
+
+#![forbid(unsafe_code)]
+// Test code: a broken expectation is a failed test, and says where.
+#![allow(clippy::unwrap_used)]
+
+pub mod raw;
+pub mod up;
+pub mod workspace;
