@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::did::Did;
 use crate::digest::Digest;
 use crate::ids::{JobId, RequestId};
-use crate::jws::JwsError;
+use crate::jws::{JwsError, Unverified};
 use crate::key::SigningKey;
 use crate::request_signature::RequestHead;
 use crate::time::UnixMs;
@@ -56,7 +56,7 @@ pub struct Admission {
 /// An admission as received: its form is right, nothing else is known.
 #[derive(Debug, Clone)]
 pub struct SignedAdmission {
-    jws: crate::jws::Unverified,
+    jws: Unverified,
     claims: Admission,
 }
 
@@ -111,18 +111,33 @@ impl AdmissionError {
 }
 
 impl Admission {
-    /// Signs with the gateway's key, which must be `iss`.
+    /// Signs with the gateway's key.
+    ///
+    /// # Panics
+    ///
+    /// If `iss` isn't the key's DID.
     pub fn sign(self, key: &SigningKey) -> SignedAdmission {
-        let _ = key;
-        todo!()
+        assert_eq!(self.iss, key.did(), "an admission is signed by its issuer");
+        SignedAdmission {
+            jws: Unverified::sign(key, TYP, &self),
+            claims: self,
+        }
     }
 }
 
 impl SignedAdmission {
     /// Checks the form and the claims by themselves.
     pub fn parse(compact: &str) -> Result<Self, AdmissionError> {
-        let _ = compact;
-        todo!()
+        let jws = Unverified::parse(compact, TYP, COMPACT_BYTES_MAX)?;
+        let version = jws.version()?;
+        if version != 1 {
+            return Err(AdmissionError::Version(version));
+        }
+        let claims: Admission = jws.claims()?;
+        if jws.kid() != claims.iss {
+            return Err(AdmissionError::Issuer);
+        }
+        Ok(SignedAdmission { jws, claims })
     }
 
     /// The compact text: the header's value.
@@ -137,8 +152,14 @@ impl SignedAdmission {
 
     /// Checks that the job's gateway signed this.
     pub fn verify(self, gateway: &Did) -> Result<VerifiedAdmission, AdmissionError> {
-        let _ = gateway;
-        todo!()
+        if self.claims.iss != *gateway {
+            return Err(AdmissionError::Gateway {
+                gateway: *gateway,
+                found: self.claims.iss,
+            });
+        }
+        self.jws.verify(gateway)?;
+        Ok(VerifiedAdmission(self.claims))
     }
 }
 
@@ -156,7 +177,20 @@ impl VerifiedAdmission {
         head: &RequestHead<'_>,
         body_sha256: &Digest,
     ) -> Result<(), AdmissionError> {
-        let _ = (job, head, body_sha256);
-        todo!()
+        let claims = &self.0;
+        if claims.job != *job {
+            return Err(AdmissionError::Job);
+        }
+        if claims.method != head.method
+            || claims.authority != head.authority
+            || claims.path != head.path
+            || claims.query.as_deref() != head.query
+        {
+            return Err(AdmissionError::Line);
+        }
+        if claims.body_sha256 != *body_sha256 {
+            return Err(AdmissionError::Body);
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::did::Did;
 use crate::digest::Digest;
 use crate::ids::JobId;
-use crate::jws::JwsError;
+use crate::jws::{JwsError, Unverified};
 use crate::key::SigningKey;
 use crate::receipt::ModelRef;
 use crate::time::UnixMs;
@@ -51,7 +51,7 @@ pub struct Credential {
 /// A credential as received: its form is right, nothing else is known.
 #[derive(Debug, Clone)]
 pub struct SignedCredential {
-    jws: crate::jws::Unverified,
+    jws: Unverified,
     claims: Credential,
 }
 
@@ -108,18 +108,36 @@ impl CredentialError {
 }
 
 impl Credential {
-    /// Signs with the issuer's key, which must be `iss`.
+    /// Signs with the issuer's key.
+    ///
+    /// # Panics
+    ///
+    /// If `iss` isn't the key's DID.
     pub fn sign(self, key: &SigningKey) -> SignedCredential {
-        let _ = key;
-        todo!()
+        assert_eq!(self.iss, key.did(), "a credential is signed by its issuer");
+        SignedCredential {
+            jws: Unverified::sign(key, TYP, &self),
+            claims: self,
+        }
     }
 }
 
 impl SignedCredential {
     /// Checks the form and the claims by themselves.
     pub fn parse(compact: &str) -> Result<Self, CredentialError> {
-        let _ = compact;
-        todo!()
+        let jws = Unverified::parse(compact, TYP, COMPACT_BYTES_MAX)?;
+        let version = jws.version()?;
+        if version != 1 {
+            return Err(CredentialError::Version(version));
+        }
+        let claims: Credential = jws.claims()?;
+        if jws.kid() != claims.iss {
+            return Err(CredentialError::Issuer);
+        }
+        if claims.exp_ms <= claims.nbf_ms {
+            return Err(CredentialError::Times);
+        }
+        Ok(SignedCredential { jws, claims })
     }
 
     /// The claims, which nobody has proved yet.
@@ -139,8 +157,14 @@ impl SignedCredential {
 
     /// Checks that `root` issued this.
     pub fn verify(self, root: &Did) -> Result<VerifiedCredential, CredentialError> {
-        let _ = root;
-        todo!()
+        if self.claims.iss != *root {
+            return Err(CredentialError::Untrusted {
+                trusted: *root,
+                found: self.claims.iss,
+            });
+        }
+        self.jws.verify(root)?;
+        Ok(VerifiedCredential(self))
     }
 }
 
@@ -170,12 +194,18 @@ impl Chain {
     /// The gateway that the chain claims to end in. Nothing is verified: for
     /// telling a user about a first use, never for trust.
     pub fn gateway(&self) -> Result<Did, CredentialError> {
-        todo!()
+        Ok(self.only()?.claims.iss)
     }
 
     /// Checks the chain up to the trusted gateway.
     pub fn verify(&self, gateway: &Did) -> Result<VerifiedCredential, CredentialError> {
-        let _ = gateway;
-        todo!()
+        self.only()?.verify(gateway)
+    }
+
+    fn only(&self) -> Result<SignedCredential, CredentialError> {
+        match &self.0[..] {
+            [compact] => SignedCredential::parse(compact),
+            other => Err(CredentialError::ChainLength(other.len())),
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! surrogates, no number that a double or a 64-bit integer can't hold, and
 //! at most [`DEPTH_MAX`] levels. Start at [`parse`].
 
-use serde_json::Value;
+use serde_json::{Map, Number, Value};
 
 /// Deepest nesting that is read.
 pub const DEPTH_MAX: usize = 64;
@@ -68,6 +68,258 @@ impl JsonError {
 
 /// Reads exactly one value.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
-    let _ = bytes;
-    todo!()
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
+        fault: JsonFault::Utf8,
+        offset: error.valid_up_to(),
+    })?;
+    let mut reader = Reader { text, at: 0 };
+    let value = reader.value(DEPTH_MAX)?;
+    reader.space();
+    match reader.peek() {
+        None => Ok(value),
+        Some(_) => Err(reader.fault(JsonFault::Trailing)),
+    }
 }
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Reader<'_> {
+    /// Reads one value, of at most `depth` levels.
+    fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
+        self.space();
+        match self.peek() {
+            Some(b'{' | b'[') if depth == 0 => Err(self.fault(JsonFault::Depth)),
+            Some(b'{') => self.object(depth - 1),
+            Some(b'[') => self.array(depth - 1),
+            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b'n') => self.word("null", Value::Null),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
+        self.at += 1;
+        let mut members = Map::new();
+        self.space();
+        if self.take(b'}') {
+            return Ok(Value::Object(members));
+        }
+        loop {
+            self.space();
+            let key_at = self.at;
+            if self.peek() != Some(b'"') {
+                return Err(self.unexpected());
+            }
+            let key = self.string()?;
+            if members.contains_key(&key) {
+                return Err(JsonError {
+                    fault: JsonFault::DuplicateKey(key),
+                    offset: key_at,
+                });
+            }
+            self.space();
+            self.expect(b':')?;
+            let value = self.value(depth)?;
+            members.insert(key, value);
+            self.space();
+            if self.take(b'}') {
+                return Ok(Value::Object(members));
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.space();
+        if self.take(b']') {
+            return Ok(Value::Array(items));
+        }
+        loop {
+            items.push(self.value(depth)?);
+            self.space();
+            if self.take(b']') {
+                return Ok(Value::Array(items));
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    fn string(&mut self) -> Result<String, JsonError> {
+        self.at += 1;
+        let mut string = String::new();
+        loop {
+            let plain_from = self.at;
+            while !matches!(self.peek(), None | Some(b'"' | b'\\' | 0..=0x1f)) {
+                self.at += 1;
+            }
+            // The stops are ASCII, so both ends are character boundaries.
+            string.push_str(&self.text[plain_from..self.at]);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(string);
+                }
+                Some(b'\\') => string.push(self.escape()?),
+                _ => return Err(self.unexpected()),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let escape_at = self.at;
+        self.at += 1;
+        let plain = match self.peek() {
+            None => return Err(self.unexpected()),
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                self.at += 1;
+                return self.unicode_escape(escape_at);
+            }
+            Some(_) => return Err(self.fault(JsonFault::Escape)),
+        };
+        self.at += 1;
+        Ok(plain)
+    }
+
+    /// After `\u`: four digits, and the second half of a pair if they are a first.
+    fn unicode_escape(&mut self, escape_at: usize) -> Result<char, JsonError> {
+        let lone = JsonError {
+            fault: JsonFault::Surrogate,
+            offset: escape_at,
+        };
+        let first = self.four_digits()?;
+        let scalar = match first {
+            0xd800..=0xdbff => {
+                if !self.text.as_bytes()[self.at..].starts_with(b"\\u") {
+                    return Err(lone);
+                }
+                self.at += 2;
+                match self.four_digits()? {
+                    second @ 0xdc00..=0xdfff => {
+                        0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)
+                    }
+                    _ => return Err(lone),
+                }
+            }
+            scalar => scalar,
+        };
+        char::from_u32(scalar).ok_or(lone)
+    }
+
+    fn four_digits(&mut self) -> Result<u32, JsonError> {
+        let mut number = 0;
+        for _ in 0..4 {
+            let digit = match self.peek() {
+                None => return Err(self.unexpected()),
+                Some(byte) => char::from(byte).to_digit(16),
+            };
+            number = number << 4 | digit.ok_or_else(|| self.fault(JsonFault::Escape))?;
+            self.at += 1;
+        }
+        Ok(number)
+    }
+
+    fn number(&mut self) -> Result<Value, JsonError> {
+        let from = self.at;
+        let negative = self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        let mut integer = true;
+        if self.take(b'.') {
+            integer = false;
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            integer = false;
+            let _sign = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        let text = &self.text[from..self.at];
+        let number = match (integer, negative) {
+            // Minus zero is a double: no integer holds its sign.
+            (true, true) if text != "-0" => text.parse::<i64>().ok().map(Number::from),
+            (true, false) => text.parse::<u64>().ok().map(Number::from),
+            // Infinite where the number is beyond the doubles, which `from_f64` refuses.
+            _ => text.parse::<f64>().ok().and_then(Number::from_f64),
+        };
+        number.map(Value::Number).ok_or(JsonError {
+            fault: JsonFault::Number,
+            offset: from,
+        })
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Result<(), JsonError> {
+        if !matches!(self.peek(), Some(b'0'..=b'9')) {
+            return Err(self.unexpected());
+        }
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, word: &str, value: Value) -> Result<Value, JsonError> {
+        for &byte in word.as_bytes() {
+            self.expect(byte)?;
+        }
+        Ok(value)
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(self.unexpected())
+        }
+    }
+
+    fn unexpected(&self) -> JsonError {
+        self.fault(match self.peek() {
+            None => JsonFault::End,
+            Some(_) => JsonFault::Syntax,
+        })
+    }
+
+    fn fault(&self, fault: JsonFault) -> JsonError {
+        JsonError {
+            fault,
+            offset: self.at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,17 +2,34 @@
 //! header fields `alg`, `typ` and `kid`, unpadded canonical base64url, strict
 //! JSON claims without `null`. Start at [`sign`] and [`Unverified::parse`].
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 use crate::did::{Did, DidError};
-use crate::json::JsonError;
+use crate::json::{self, JsonError};
 use crate::key::SigningKey;
+
+/// The largest integer of I-JSON, 2^53 - 1.
+const INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// Signs claims: the compact JWS with `alg: EdDSA`, this `typ`, and the key's DID as `kid`.
 pub fn sign(key: &SigningKey, typ: &str, claims: &impl Serialize) -> String {
-    let _ = (key, typ, claims);
-    todo!()
+    sign_parts(key, typ, claims).0
+}
+
+fn sign_parts(key: &SigningKey, typ: &str, claims: &impl Serialize) -> (String, [u8; 64]) {
+    let header = json!({ "alg": "EdDSA", "typ": typ, "kid": key.did() });
+    let mut compact = encode(header.to_string().as_bytes());
+    compact.push('.');
+    let claims = serde_json::to_vec(claims).expect("claims are plain data with text keys");
+    compact.push_str(&encode(&claims));
+    let signature = key.sign(compact.as_bytes());
+    compact.push('.');
+    compact.push_str(&encode(&signature));
+    (compact, signature)
 }
 
 /// A JWS whose form is right and whose signature hasn't been checked.
@@ -20,7 +37,7 @@ pub fn sign(key: &SigningKey, typ: &str, claims: &impl Serialize) -> String {
 pub struct Unverified {
     compact: String,
     kid: Did,
-    claims: serde_json::Value,
+    claims: Value,
     signature: [u8; 64],
 }
 
@@ -109,10 +126,40 @@ impl JwsError {
 }
 
 impl Unverified {
+    /// Signs claims, as [`sign`] does.
+    pub(crate) fn sign(key: &SigningKey, typ: &str, claims: &impl Serialize) -> Self {
+        let (compact, signature) = sign_parts(key, typ, claims);
+        Unverified {
+            compact,
+            kid: key.did(),
+            claims: serde_json::to_value(claims).expect("claims are plain data with text keys"),
+            signature,
+        }
+    }
+
     /// Checks the form of a JWS of this `typ`, of at most `limit` bytes.
     pub fn parse(compact: &str, typ: &'static str, limit: usize) -> Result<Self, JwsError> {
-        let _ = (compact, typ, limit);
-        todo!()
+        if compact.len() > limit {
+            return Err(JwsError::TooLong { limit });
+        }
+        let parts: Vec<&str> = compact.splitn(4, '.').collect();
+        let [header, claims, signature] = parts[..] else {
+            return Err(JwsError::Form);
+        };
+        let kid = read_header(header, typ)?;
+        let claims = read_json("claims", claims)?;
+        if !claims_are_portable(&claims) {
+            return Err(JwsError::ClaimValue);
+        }
+        let signature = decode("signature", signature)?
+            .try_into()
+            .map_err(|_| JwsError::SignatureLength)?;
+        Ok(Unverified {
+            compact: compact.to_owned(),
+            kid,
+            claims,
+            signature,
+        })
     }
 
     /// The compact text, as received.
@@ -132,7 +179,83 @@ impl Unverified {
 
     /// Checks that this key, and no other, signed.
     pub fn verify(&self, key: &Did) -> Result<(), JwsError> {
-        let _ = (key, &self.signature);
-        todo!()
+        if self.kid != *key {
+            return Err(JwsError::Key {
+                expected: *key,
+                found: self.kid,
+            });
+        }
+        let (signed, _) = self
+            .compact
+            .rsplit_once('.')
+            .expect("parse found three parts");
+        if key.verify(signed.as_bytes(), &self.signature) {
+            Ok(())
+        } else {
+            Err(JwsError::Signature)
+        }
+    }
+
+    /// The claim `v`, which says how to read the others.
+    pub(crate) fn version(&self) -> Result<u32, JwsError> {
+        self.claims
+            .get("v")
+            .and_then(Value::as_u64)
+            .and_then(|v| u32::try_from(v).ok())
+            .ok_or_else(|| JwsError::Claims("v must be a number".to_owned()))
     }
 }
+
+/// The header's `kid`, if the header is exactly what it must be. // spec 1.3
+fn read_header(encoded: &str, typ: &'static str) -> Result<Did, JwsError> {
+    let header = read_json("header", encoded)?;
+    let field = |name| header.get(name).and_then(Value::as_str);
+    let (Some(alg), Some(found_typ), Some(kid), Some(3)) = (
+        field("alg"),
+        field("typ"),
+        field("kid"),
+        header.as_object().map(Map::len),
+    ) else {
+        return Err(JwsError::HeaderFields);
+    };
+    if !matches!(alg, "EdDSA" | "Ed25519") {
+        return Err(JwsError::Alg);
+    }
+    if found_typ != typ {
+        return Err(JwsError::Typ { expected: typ });
+    }
+    kid.parse().map_err(JwsError::Kid)
+}
+
+fn read_json(part: &'static str, encoded: &str) -> Result<Value, JwsError> {
+    json::parse(&decode(part, encoded)?).map_err(|error| JwsError::Json { part, error })
+}
+
+/// Whether there is no `null` and no integer that JavaScript would round. // spec 1.5
+fn claims_are_portable(claims: &Value) -> bool {
+    match claims {
+        Value::Null => false,
+        Value::Bool(_) | Value::String(_) => true,
+        Value::Number(number) => {
+            number.is_f64()
+                || number
+                    .as_i64()
+                    .is_some_and(|integer| integer.unsigned_abs() <= INTEGER_MAX)
+        }
+        Value::Array(items) => items.iter().all(claims_are_portable),
+        Value::Object(members) => members.values().all(claims_are_portable),
+    }
+}
+
+fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode(part: &'static str, encoded: &str) -> Result<Vec<u8>, JwsError> {
+    URL_SAFE_NO_PAD
+        .decode(encoded)
+        .map_err(|_| JwsError::Base64 { part })
+}
+
+#[cfg(test)]
+mod tests;

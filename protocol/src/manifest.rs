@@ -3,10 +3,19 @@
 //!
 //! The one reader of manifest TOML. Start at [`Manifest::parse`].
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::digest::{Digest, ModelDigest};
 use crate::receipt::ModelRef;
+
+/// Goes before an identity where it is hashed.
+const IDENTITY_DOMAIN: &[u8] = b"countersign/model/1\n";
+
+/// The largest integer that every JSON reader keeps.
+const INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// A whitelisted model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,13 +109,46 @@ impl ManifestError {
 impl Manifest {
     /// Reads a manifest.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let _ = text;
-        todo!()
+        let manifest: Manifest =
+            toml::from_str(text).map_err(|error| ManifestError::Form(error.to_string()))?;
+        manifest.check()?;
+        Ok(manifest)
     }
 
-    /// The digest of the identity.
+    fn check(&self) -> Result<(), ManifestError> {
+        let identity = &self.identity;
+        if !is_name(&identity.id) {
+            return Err(ManifestError::Value(
+                "identity.id must be letters, digits, '.', '_', '-', '/'",
+            ));
+        }
+        if identity.architecture.is_empty() {
+            return Err(ManifestError::Value("identity.architecture is empty"));
+        }
+        if identity.weights_bytes == 0 || identity.weights_bytes > INTEGER_MAX {
+            return Err(ManifestError::Value("identity.weights_bytes is no length"));
+        }
+        if identity.context_tokens == 0 {
+            return Err(ManifestError::Value("identity.context_tokens is 0"));
+        }
+        if self.numerics.is_empty() || self.numerics.iter().any(String::is_empty) {
+            return Err(ManifestError::Value("numerics must name a profile"));
+        }
+        Ok(())
+    }
+
+    /// The digest of the identity: SHA-256 over a prefix and its canonical JSON.
     pub fn digest(&self) -> ModelDigest {
-        todo!()
+        // spec 5.2
+        let identity = serde_json::to_value(&self.identity).expect("an identity is plain data");
+        let members: BTreeMap<&String, &Value> = identity
+            .as_object()
+            .expect("a struct is an object")
+            .iter()
+            .collect();
+        let mut bytes = IDENTITY_DOMAIN.to_vec();
+        serde_json::to_writer(&mut bytes, &members).expect("writing to memory succeeds");
+        ModelDigest::from_digest(Digest::of(&bytes))
     }
 
     /// The model by name and digest.
@@ -116,4 +158,12 @@ impl Manifest {
             digest: self.digest(),
         }
     }
+}
+
+/// Whether a text can name a model in a request, a path and a metric's label.
+fn is_name(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
 }

@@ -14,7 +14,7 @@ use crate::credential::VerifiedCredential;
 use crate::did::Did;
 use crate::digest::{Digest, ModelDigest, read_hex, write_hex};
 use crate::ids::{JobId, RequestId};
-use crate::jws::JwsError;
+use crate::jws::{JwsError, Unverified};
 use crate::key::SigningKey;
 use crate::sampling::Sampling;
 use crate::time::UnixMs;
@@ -182,7 +182,7 @@ pub struct Salt(pub [u8; 16]);
 /// A receipt as received: its form is right, nothing else is known.
 #[derive(Debug, Clone)]
 pub struct SignedReceipt {
-    jws: crate::jws::Unverified,
+    jws: Unverified,
     claims: Receipt,
 }
 
@@ -219,7 +219,7 @@ pub enum ReceiptError {
     #[error("the outputs aren't those of the choices asked for")]
     Choices,
     /// `finish` and `part` contradict each other.
-    #[error("finish must be open exactly when part isn't 0")]
+    #[error("a finish must be open exactly when part isn't 0")]
     Part,
     /// Another key than the credential's.
     #[error("not signed by the credential's job key")]
@@ -269,18 +269,64 @@ impl ReceiptError {
 }
 
 impl Receipt {
-    /// Signs with the job's key, which must be `iss`.
+    /// Signs with the job's key.
+    ///
+    /// # Panics
+    ///
+    /// If `iss` isn't the key's DID.
     pub fn sign(self, key: &SigningKey) -> SignedReceipt {
-        let _ = key;
-        todo!()
+        assert_eq!(self.iss, key.did(), "a receipt is signed by its issuer");
+        SignedReceipt {
+            jws: Unverified::sign(key, TYP, &self),
+            claims: self,
+        }
+    }
+
+    /// What must hold of the claims by themselves, in the order of the spec.
+    fn check(&self) -> Result<(), ReceiptError> {
+        if self.domain != DOMAIN {
+            return Err(ReceiptError::Domain(self.domain.clone()));
+        }
+        if self.prev.is_some() != (self.seq > 0) {
+            return Err(ReceiptError::Sequence);
+        }
+        if self.to_ms < self.from_ms {
+            return Err(ReceiptError::Times);
+        }
+        let request = &self.input.request;
+        let signed = self.sub.is_some();
+        if request.signature_input.is_some() != signed
+            || request.signature.is_some() != signed
+            || (!signed && !request.headers.is_empty())
+        {
+            return Err(ReceiptError::Subject);
+        }
+        let choices = self.sampling.as_ref().map_or(1, |sampling| sampling.n);
+        if choices == 0 || self.output.len() != usize::from(choices) {
+            return Err(ReceiptError::Choices);
+        }
+        let open = self.output.iter().any(|o| o.finish == Finish::Open);
+        if open != (self.part > 0) {
+            return Err(ReceiptError::Part);
+        }
+        Ok(())
     }
 }
 
 impl SignedReceipt {
     /// Checks the form and the claims by themselves.
     pub fn parse(compact: &str) -> Result<Self, ReceiptError> {
-        let _ = compact;
-        todo!()
+        let jws = Unverified::parse(compact, TYP, COMPACT_BYTES_MAX)?;
+        let version = jws.version()?;
+        if version != 1 {
+            return Err(ReceiptError::Version(version));
+        }
+        let claims: Receipt = jws.claims()?;
+        if jws.kid() != claims.iss {
+            return Err(ReceiptError::Issuer);
+        }
+        claims.check()?;
+        Ok(SignedReceipt { jws, claims })
     }
 
     /// The claims, which nobody has proved yet.
@@ -300,8 +346,34 @@ impl SignedReceipt {
 
     /// Checks that the credential's job signed this, within what the credential allows.
     pub fn verify(self, credential: &VerifiedCredential) -> Result<VerifiedReceipt, ReceiptError> {
-        let _ = credential;
-        todo!()
+        let claims = &self.claims;
+        let allowed = credential.claims();
+        if claims.iss != allowed.sub {
+            return Err(ReceiptError::Key);
+        }
+        self.jws.verify(&allowed.sub)?;
+        if claims.job != allowed.job {
+            return Err(ReceiptError::Job);
+        }
+        if claims.model != allowed.model {
+            return Err(ReceiptError::Model);
+        }
+        if claims.numerics.profile != allowed.numerics {
+            return Err(ReceiptError::Numerics);
+        }
+        if claims.cred != credential.digest() {
+            return Err(ReceiptError::Credential);
+        }
+        if claims.from_ms < allowed.nbf_ms || claims.to_ms >= allowed.exp_ms {
+            return Err(ReceiptError::Validity);
+        }
+        if !allowed
+            .authorities
+            .contains(&claims.input.request.authority)
+        {
+            return Err(ReceiptError::Authority);
+        }
+        Ok(VerifiedReceipt(self))
     }
 }
 

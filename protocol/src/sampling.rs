@@ -11,10 +11,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::api::{Ask, SamplingAsk};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 
 /// The sampler that the parameters mean.
 pub const VERSION: &str = "gumbel-philox/1";
+
+/// Goes before a nonce where it is hashed to a seed.
+const SEED_DOMAIN: &[u8] = b"countersign/seed/1\n";
 
 /// Every parameter that decides which token is drawn, and when to stop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,15 +135,76 @@ impl Sampling {
     /// that its `signed` nonce and body give if it names none; otherwise the
     /// name of the first that isn't.
     pub fn honours(&self, ask: &Ask, signed: Option<(&[u8], &Digest)>) -> Result<(), &'static str> {
-        let _ = (ask, signed);
-        todo!()
+        let asked = &ask.sampling;
+        let seed_as_asked = match (asked.seed, signed) {
+            (Some(seed), _) => self.seed_by == SeedBy::Client && self.seed == Seed(seed),
+            (None, Some((nonce, body))) => {
+                self.seed_by == SeedBy::Nonce && self.seed == seed_from_nonce(nonce, body)
+            }
+            (None, None) => self.seed_by == SeedBy::Server,
+        };
+        if !seed_as_asked {
+            return Err("seed");
+        }
+        // What the server alone decides is taken as it is, the rest compared.
+        let expected = Sampling::in_force(
+            asked,
+            ask.n,
+            Effective {
+                max_tokens: ask.max_tokens.unwrap_or(self.max_tokens),
+                seed: self.seed,
+                seed_by: self.seed_by,
+                template_date: self.template_date.clone(),
+            },
+        );
+        self.first_difference(&expected).map_or(Ok(()), Err)
+    }
+
+    fn first_difference(&self, other: &Sampling) -> Option<&'static str> {
+        [
+            ("version", self.version == other.version),
+            ("temperature", self.temperature == other.temperature),
+            ("top_p", self.top_p == other.top_p),
+            ("top_k", self.top_k == other.top_k),
+            ("min_p", self.min_p == other.min_p),
+            (
+                "repetition_penalty",
+                self.repetition_penalty == other.repetition_penalty,
+            ),
+            (
+                "presence_penalty",
+                self.presence_penalty == other.presence_penalty,
+            ),
+            (
+                "frequency_penalty",
+                self.frequency_penalty == other.frequency_penalty,
+            ),
+            ("logit_bias", self.logit_bias == other.logit_bias),
+            ("max_tokens", self.max_tokens == other.max_tokens),
+            ("min_tokens", self.min_tokens == other.min_tokens),
+            ("stop", self.stop == other.stop),
+            (
+                "stop_token_ids",
+                self.stop_token_ids == other.stop_token_ids,
+            ),
+            ("ignore_eos", self.ignore_eos == other.ignore_eos),
+            ("n", self.n == other.n),
+        ]
+        .into_iter()
+        .find_map(|(name, equal)| (!equal).then_some(name))
     }
 }
 
 /// The seed of a signed request that names none: nobody can shop for it.
 pub fn seed_from_nonce(nonce: &[u8], body: &Digest) -> Seed {
-    let _ = (nonce, body);
-    todo!()
+    // spec 4.3
+    let mut hasher = Hasher::new();
+    hasher.update(SEED_DOMAIN);
+    hasher.update(nonce);
+    hasher.update(body.as_bytes());
+    let digest = hasher.finish();
+    let first = digest.as_bytes().first_chunk::<8>();
+    Seed(u64::from_le_bytes(*first.expect("a digest has 32 bytes")))
 }
 
 impl fmt::Display for Seed {
