@@ -1,0 +1,113 @@
+//! Elementary functions and norms of the forward pass, in plain arithmetic.
+//!
+//! The platform's `exp`, `sin` and friends differ between machines, so Clippy
+//! bans them in this crate (`clippy.toml`). Here is a vectorisable `exp` for
+//! the inner loops; rarely called functions come from `libm`.
+
+/// `e^x` for one f32, within 2 units in the last place.
+///
+/// Below −87.3 it is 0, above 88.7 infinity, and NaN stays NaN. Branch-free, so that a
+/// loop over it vectorises.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    let clamped = x.clamp(-87.3, 88.7);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (clamped - n * LN2_HI) - n * LN2_LO;
+    // Minimax polynomial for e^r on |r| <= ln(2)/2.
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_6e-1;
+    p = p * r + 5e-1;
+    let p = (p * r * r + r) + 1.0;
+    // 2^n in two factors, because n = 128 has no single exponent.
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    let half = n >> 1;
+    let scale = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    let y = p * scale(half) * scale(n - half);
+    let y = if x < -87.3 { 0.0 } else { y };
+    if x > 88.7 { f32::INFINITY } else { y }
+}
+
+/// `x * sigmoid(x)`.
+#[inline(always)]
+pub(crate) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// Writes `x / rms(x) * weight` into `out`.
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let mut lanes = [0f32; 16];
+    let (blocks, rest) = x.as_chunks::<16>();
+    for block in blocks {
+        for (sum, x) in lanes.iter_mut().zip(block) {
+            *sum += x * x;
+        }
+    }
+    let mut sum: f32 = lanes.iter().sum();
+    for x in rest {
+        sum += x * x;
+    }
+    let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
+    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * w;
+    }
+}
+
+/// Whether every value is a finite number.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let bad = values.iter().fold(0u32, |bad, v| {
+        bad | u32::from(v.to_bits() & EXPONENT == EXPONENT)
+    });
+    bad == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_ulp() {
+        let mut x = -87.0f32;
+        while x < 88.5 {
+            let want = libm::exp(f64::from(x)) as f32;
+            let got = exp(x);
+            let ulps = (i64::from(got.to_bits()) - i64::from(want.to_bits())).abs();
+            assert!(ulps <= 2, "exp({x}) = {got}, want {want}");
+            x += 0.001_37;
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-1e30), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(1e30), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn rms_norm_of_any_length() {
+        for n in [1, 15, 16, 17, 576] {
+            let x: Vec<f32> = (0..n).map(|i| i as f32 - 3.0).collect();
+            let mut out = vec![0.0; n];
+            rms_norm(&x, &vec![2.0; n], 0.0, &mut out);
+            let mean: f32 = out.iter().map(|v| v * v).sum::<f32>() / n as f32;
+            assert!((mean - 4.0).abs() < 1e-4, "{n}: {mean}");
+        }
+    }
+
+    #[test]
+    fn finds_the_one_bad_value() {
+        let mut values = vec![1.0f32; 1000];
+        assert!(all_finite(&values));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            values[777] = bad;
+            assert!(!all_finite(&values));
+        }
+    }
+}
