@@ -7,11 +7,21 @@
 
 use std::fmt;
 
-use crate::did::{Did, DidError};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::did::Did;
 use crate::digest::Digest;
 use crate::key::SigningKey;
 use crate::receipt::RequestLine;
 use crate::time::UnixMs;
+
+mod base;
+mod error;
+mod member;
+
+pub use error::SignatureError;
+use member::Member;
 
 /// The `tag` of our signatures.
 pub const TAG: &str = "countersign";
@@ -25,12 +35,16 @@ pub const LIFETIME_S_MAX: u64 = 300;
 /// How far `created` may lie in the future, in seconds.
 pub const SKEW_S: u64 = 30;
 
+/// The field with the body's digest, which every signature covers.
+pub const CONTENT_DIGEST: &str = "content-digest";
+
 /// What a signature covers of a request, beside its body.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The method, as on the wire.
     pub method: &'a str,
-    /// The Host field or `:authority`; [`normalize_authority`] is applied to it.
+    /// The Host field or `:authority`, without the scheme's default port
+    /// ([`normalize_authority`]); its letter case doesn't matter.
     pub authority: &'a str,
     /// The path, as on the wire.
     pub path: &'a str,
@@ -50,6 +64,8 @@ pub struct SignatureHeaders {
     pub signature_input: String,
     /// The value of `signature`.
     pub signature: String,
+    /// What an honest receipt keeps of the request: its `input.request`.
+    pub line: RequestLine,
 }
 
 impl SignatureHeaders {
@@ -109,133 +125,6 @@ pub struct VerifiedSignature {
     pub line: RequestLine,
 }
 
-/// Why a request's signature isn't accepted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignatureError {
-    /// Signature-Input isn't a dictionary, or its member isn't an inner list.
-    #[error("Signature-Input isn't a structured-field dictionary of inner lists")]
-    InputForm,
-    /// Two signatures with our tag.
-    #[error("more than one signature has the tag \"countersign\"")]
-    Several,
-    /// Signature isn't a dictionary, or lacks the label, or isn't 64 bytes.
-    #[error("Signature must hold 64 bytes under the label {label}")]
-    SignatureForm {
-        /// The label in Signature-Input.
-        label: String,
-    },
-    /// Signature-Input's member, or a covered field, is too long.
-    #[error("{what} is longer than {limit} bytes")]
-    TooLong {
-        /// What is too long.
-        what: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// A parameter is missing.
-    #[error("the signature parameter {0} is missing")]
-    ParameterMissing(&'static str),
-    /// A parameter of the wrong type, or with a value that none has.
-    #[error("the signature parameter {0} has a wrong type or value")]
-    ParameterValue(String),
-    /// A parameter that we don't know.
-    #[error("the signature parameter {0} isn't known")]
-    ParameterUnknown(String),
-    /// `alg` isn't `ed25519`.
-    #[error("the signature parameter alg must be \"ed25519\"")]
-    Algorithm,
-    /// `keyid` isn't a DID.
-    #[error("the signature parameter keyid: {0}")]
-    KeyId(DidError),
-    /// `nonce` is too short, too long, or of other characters.
-    #[error("the nonce must be 22 to 128 characters of base64 or base64url")]
-    Nonce,
-    /// A component that may not be covered.
-    #[error("the component {0} can't be covered")]
-    Component(String),
-    /// A component covered twice.
-    #[error("the component {0} is covered twice")]
-    ComponentTwice(String),
-    /// A component that must be covered and isn't.
-    #[error("the component {0} must be covered")]
-    Uncovered(String),
-    /// A covered field that the request doesn't have.
-    #[error("the covered field {0} is missing")]
-    FieldMissing(String),
-    /// A covered field with characters that a signature base can't hold.
-    #[error("the field {0} has characters other than visible ASCII, space and tab")]
-    FieldValue(String),
-    /// The authority isn't one of the server's.
-    #[error("the authority {0:?} isn't this server's")]
-    Authority(String),
-    /// `expires` isn't after `created`, or too long after.
-    #[error("expires must be after created, by at most 300 seconds")]
-    Lifetime,
-    /// The signature isn't valid yet, or no more.
-    #[error("{}", clock_message(*.server, *.created_s, *.expires_s))]
-    Clock {
-        /// The server's time.
-        server: UnixMs,
-        /// When it was signed.
-        created_s: u64,
-        /// When it expires.
-        expires_s: u64,
-    },
-    /// Content-Digest isn't a dictionary with a sha-256 digest.
-    #[error("Content-Digest must be a dictionary with sha-256")]
-    ContentDigestForm,
-    /// Content-Digest isn't the body's.
-    #[error("Content-Digest isn't the digest of the body")]
-    ContentDigest,
-    /// The signature is wrong.
-    #[error("the signature doesn't verify")]
-    Signature,
-}
-
-fn clock_message(server: UnixMs, created_s: u64, expires_s: u64) -> String {
-    let now = server.as_secs();
-    if now < created_s {
-        format!(
-            "created {} s after the server's time, {now}",
-            created_s - now
-        )
-    } else {
-        format!(
-            "expired {} s before the server's time, {now}",
-            now.saturating_sub(expires_s)
-        )
-    }
-}
-
-impl SignatureError {
-    /// The stable name of this error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            SignatureError::InputForm => "signature_input_form",
-            SignatureError::Several => "signature_several",
-            SignatureError::SignatureForm { .. } => "signature_form",
-            SignatureError::TooLong { .. } => "signature_too_long",
-            SignatureError::ParameterMissing(_) => "signature_parameter_missing",
-            SignatureError::ParameterValue(_) => "signature_parameter_value",
-            SignatureError::ParameterUnknown(_) => "signature_parameter_unknown",
-            SignatureError::Algorithm => "signature_algorithm",
-            SignatureError::KeyId(_) => "signature_keyid",
-            SignatureError::Nonce => "signature_nonce",
-            SignatureError::Component(_) => "signature_component",
-            SignatureError::ComponentTwice(_) => "signature_component_twice",
-            SignatureError::Uncovered(_) => "signature_uncovered",
-            SignatureError::FieldMissing(_) => "signature_field_missing",
-            SignatureError::FieldValue(_) => "signature_field_value",
-            SignatureError::Authority(_) => "signature_authority",
-            SignatureError::Lifetime => "signature_lifetime",
-            SignatureError::Clock { .. } => "signature_clock",
-            SignatureError::ContentDigestForm => "content_digest_form",
-            SignatureError::ContentDigest => "content_digest_mismatch",
-            SignatureError::Signature => "signature_invalid",
-        }
-    }
-}
-
 /// Signs a request. `head.headers` are those that the request already has;
 /// the ones that must be covered are. `nonce` is 128 fresh random bits.
 pub fn sign(
@@ -246,8 +135,21 @@ pub fn sign(
     expires_s: u64,
     nonce: [u8; 16],
 ) -> SignatureHeaders {
-    let _ = (key, head, body, created_s, expires_s, nonce);
-    todo!()
+    let mut line = line_of(head);
+    let content_digest = content_digest(&Digest::of(body));
+    line.headers
+        .insert(CONTENT_DIGEST.to_owned(), content_digest.clone());
+    let member = Member::ours(&line, created_s, expires_s, nonce, key.did());
+    let signature = key.sign(base::of(&member, &line).as_bytes());
+    let signature = member::signature_text(LABEL, &signature);
+    line.signature_input = Some(member.text.clone());
+    line.signature = Some(signature.clone());
+    SignatureHeaders {
+        content_digest,
+        signature_input: member.text,
+        signature,
+        line,
+    }
 }
 
 /// Checks a request's signature, all but the single use of its nonce.
@@ -258,8 +160,29 @@ pub fn verify(
     now: UnixMs,
     policy: &Policy<'_>,
 ) -> Result<Option<VerifiedSignature>, SignatureError> {
-    let _ = (head, body, now, policy);
-    todo!()
+    let Some(inputs) = combined(head, "signature-input") else {
+        return Ok(None);
+    };
+    let Some(member) = Member::find(&inputs)? else {
+        return Ok(None);
+    };
+    let signatures = combined(head, "signature").unwrap_or_default();
+    let signature = member::find_signature(&signatures, &member.label)?;
+    let mut line = line_of(head);
+    let base = base::checked(&member, &line)?;
+    if !policy.authorities.contains(&line.authority) {
+        return Err(SignatureError::Authority(line.authority));
+    }
+    member.check_lifetime()?;
+    member.check_clock(now)?;
+    let body_sha256 = Digest::of(body);
+    check_content_digest(&line, &body_sha256)?;
+    if !member.keyid.verify(base.as_bytes(), &signature) {
+        return Err(SignatureError::Signature);
+    }
+    line.signature = Some(member::signature_text(&member.label, &signature));
+    line.signature_input = Some(member.text.clone());
+    Ok(Some(member.verified(line, body_sha256)))
 }
 
 /// Checks the signature that a receipt keeps, with nothing but the receipt:
@@ -269,19 +192,100 @@ pub fn recheck(
     body_sha256: &Digest,
     client: &Did,
 ) -> Result<VerifiedSignature, SignatureError> {
-    let _ = (line, body_sha256, client);
-    todo!()
+    let input = line.signature_input.as_deref().unwrap_or_default();
+    let member = Member::find(input)?.ok_or(SignatureError::InputForm)?;
+    // One spelling only: what a verifier writes into a receipt. // spec 5.2
+    if member.text != input {
+        return Err(SignatureError::InputForm);
+    }
+    let text = line.signature.as_deref().unwrap_or_default();
+    let signature = member::find_signature(text, &member.label)?;
+    if member::signature_text(&member.label, &signature) != text {
+        return Err(SignatureError::SignatureForm {
+            label: member.label,
+        });
+    }
+    if member.keyid != *client {
+        return Err(SignatureError::Client {
+            expected: *client,
+            found: member.keyid,
+        });
+    }
+    let base = base::checked(&member, line)?;
+    member.check_lifetime()?;
+    check_content_digest(line, body_sha256)?;
+    if !client.verify(base.as_bytes(), &signature) {
+        return Err(SignatureError::Signature);
+    }
+    Ok(member.verified(line.clone(), *body_sha256))
 }
 
 /// The authority as it is signed: in lower case, and without `default_port`
 /// (80 where the scheme is http, 443 where it is https).
 pub fn normalize_authority(authority: &str, default_port: Option<u16>) -> String {
     let authority = authority.to_ascii_lowercase();
-    match default_port {
-        Some(port) => match authority.strip_suffix(&format!(":{port}")) {
-            Some(host) if !host.is_empty() => host.to_owned(),
-            _ => authority,
-        },
-        None => authority,
+    let port = default_port.map(|port| format!(":{port}"));
+    match port.and_then(|port| authority.strip_suffix(&port).map(str::to_owned)) {
+        Some(host) if !host.is_empty() => host,
+        _ => authority,
     }
 }
+
+/// The value of Content-Digest for a body with this digest.
+pub fn content_digest(body: &Digest) -> String {
+    format!("sha-256=:{}:", STANDARD.encode(body.as_bytes()))
+}
+
+/// The request's line with the fields that a signature must cover. // spec 3.2
+fn line_of(head: &RequestHead<'_>) -> RequestLine {
+    let mut line = RequestLine::unsigned(
+        head.method,
+        &normalize_authority(head.authority, None),
+        head.path,
+        head.query,
+    );
+    for (name, _) in head.headers {
+        if base::is_coverable_field(name)
+            && !line.headers.contains_key(*name)
+            && let Some(value) = combined(head, name)
+        {
+            line.headers.insert((*name).to_owned(), value);
+        }
+    }
+    line
+}
+
+/// The value of a field: its lines, trimmed and joined. // spec 3.4
+fn combined(head: &RequestHead<'_>, name: &str) -> Option<String> {
+    let lines: Vec<&str> = head
+        .headers
+        .iter()
+        .filter(|(found, _)| *found == name)
+        .map(|(_, value)| value.trim_matches([' ', '\t']))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
+/// Whether the covered Content-Digest is this digest. // spec 2.2
+fn check_content_digest(line: &RequestLine, body_sha256: &Digest) -> Result<(), SignatureError> {
+    let stated = line
+        .headers
+        .get(CONTENT_DIGEST)
+        .and_then(|field| sfv::Parser::new(field).parse::<sfv::Dictionary>().ok())
+        .and_then(|field| match field.get("sha-256") {
+            Some(sfv::ListEntry::Item(item)) => item
+                .bare_item
+                .as_byte_sequence()
+                .and_then(|bytes| bytes.try_into().ok())
+                .map(Digest::from_bytes),
+            _ => None,
+        })
+        .ok_or(SignatureError::ContentDigestForm)?;
+    if stated != *body_sha256 {
+        return Err(SignatureError::ContentDigest);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
