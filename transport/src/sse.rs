@@ -54,6 +54,3 @@ fn lines(data: &str) -> impl Iterator<Item = &str> {
         Some(&text[..end])
     })
 }
-
-#[cfg(test)]
-mod tests;
