@@ -11,6 +11,16 @@ use serde_json::{Map, Value};
 
 pub use crate::ids::Kind;
 
+mod fields;
+mod prompt;
+mod sampling;
+mod without_effect;
+
+use fields::Fields;
+
+/// The tokens of a completion that names no limit.
+const COMPLETION_TOKENS: u32 = 16;
+
 /// What one request asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
@@ -186,24 +196,143 @@ impl Default for Limits {
 
 /// Reads the body of `/v1/chat/completions`.
 pub fn parse_chat(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    let _ = (body, limits);
-    todo!()
+    let mut fields = Fields::of_body(body)?;
+    let messages = prompt::messages(&mut fields, limits)?;
+    let chat_template_kwargs = prompt::template_kwargs(&mut fields)?;
+    let logprobs = chat_logprobs(&mut fields, limits)?;
+    without_effect::chat(&mut fields)?;
+    let ask = Ask {
+        logprobs,
+        chat_template_kwargs,
+        ..common(&mut fields, limits, Kind::Chat, Prompt::Messages(messages))?
+    };
+    fields.finish()?;
+    Ok(ask)
 }
 
 /// Reads the body of `/v1/completions`.
 pub fn parse_completion(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    let _ = (body, limits);
-    todo!()
+    let mut fields = Fields::of_body(body)?;
+    let prompt = prompt::one(&mut fields)?;
+    let logprobs = fields.integer("logprobs", 0, limits.logprobs.into())?;
+    without_effect::completion(&mut fields)?;
+    let ask = Ask {
+        logprobs: logprobs.map(narrow),
+        ..common(&mut fields, limits, Kind::Completion, prompt)?
+    };
+    fields.finish()?;
+    Ok(ask)
 }
 
 /// Reads the body of `/tokenize`.
 pub fn parse_tokenize(body: &[u8]) -> Result<TokenizeAsk, ApiError> {
-    let _ = body;
-    todo!()
+    let mut fields = Fields::of_body(body)?;
+    let ask = TokenizeAsk {
+        model: fields.string("model")?,
+        prompt: fields.required("prompt", Fields::string)?,
+        add_special_tokens: fields.boolean("add_special_tokens")?.unwrap_or(true),
+    };
+    fields.finish()?;
+    Ok(ask)
 }
 
 /// Reads the body of `/detokenize`.
 pub fn parse_detokenize(body: &[u8]) -> Result<DetokenizeAsk, ApiError> {
-    let _ = body;
-    todo!()
+    let mut fields = Fields::of_body(body)?;
+    let ask = DetokenizeAsk {
+        model: fields.string("model")?,
+        tokens: fields.required("tokens", |fields, name| fields.token_ids(name, usize::MAX))?,
+    };
+    fields.finish()?;
+    Ok(ask)
 }
+
+/// What both kinds of completion share.
+fn common(
+    fields: &mut Fields,
+    limits: &Limits,
+    kind: Kind,
+    prompt: Prompt,
+) -> Result<Ask, ApiError> {
+    let model = fields.required("model", Fields::string)?;
+    let n = fields.integer("n", 1, limits.n.into())?.map_or(1, narrow);
+    let stream = fields.boolean("stream")?.unwrap_or(false);
+    let include_usage = stream_options(fields, stream)?;
+    let max_tokens = max_tokens(fields, kind)?;
+    let sampling = sampling::read(fields, limits, max_tokens)?;
+    Ok(Ask {
+        model,
+        kind,
+        prompt,
+        n,
+        stream,
+        include_usage,
+        max_tokens,
+        sampling,
+        logprobs: None,
+        return_token_ids: fields.boolean("return_token_ids")?.unwrap_or(false),
+        chat_template_kwargs: Map::new(),
+    })
+}
+
+fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
+    let Some(mut options) = fields.object("stream_options")? else {
+        return Ok(false);
+    };
+    if !stream {
+        return Err(fields.refuse(
+            "stream_options",
+            "invalid_value",
+            "is only for requests with stream set to true",
+        ));
+    }
+    let include_usage = options.boolean("include_usage")?.unwrap_or(false);
+    options.only_if("include_obfuscation", "false", |value| *value == false)?;
+    options.finish()?;
+    Ok(include_usage)
+}
+
+fn max_tokens(fields: &mut Fields, kind: Kind) -> Result<Option<u32>, ApiError> {
+    let most = u32::MAX.into();
+    let old = fields.integer("max_tokens", 1, most)?.map(narrow);
+    if kind == Kind::Completion {
+        return Ok(Some(old.unwrap_or(COMPLETION_TOKENS)));
+    }
+    let new = fields
+        .integer("max_completion_tokens", 1, most)?
+        .map(narrow);
+    if let (Some(old), Some(new)) = (old, new)
+        && old != new
+    {
+        return Err(fields.refuse(
+            "max_tokens",
+            "invalid_value",
+            "contradicts max_completion_tokens",
+        ));
+    }
+    Ok(new.or(old))
+}
+
+fn chat_logprobs(fields: &mut Fields, limits: &Limits) -> Result<Option<u8>, ApiError> {
+    let wanted = fields.boolean("logprobs")?.unwrap_or(false);
+    let top = fields.integer("top_logprobs", 0, limits.logprobs.into())?;
+    match (wanted, top) {
+        (false, Some(1..)) => Err(fields.refuse(
+            "top_logprobs",
+            "invalid_value",
+            "is only for requests with logprobs set to true",
+        )),
+        (false, _) => Ok(None),
+        (true, top) => Ok(Some(top.map_or(0, narrow))),
+    }
+}
+
+/// A number that a range check has made fit.
+fn narrow<T: TryFrom<i64>>(number: i64) -> T {
+    T::try_from(number)
+        .ok()
+        .expect("the range check kept it within the type")
+}
+
+#[cfg(test)]
+mod tests;

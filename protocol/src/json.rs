@@ -7,6 +7,9 @@ use serde_json::{Map, Number, Value};
 /// Deepest nesting that is read.
 pub const DEPTH_MAX: usize = 64;
 
+/// Longest name from outside that a message repeats.
+const SHOWN_CHARS_MAX: usize = 64;
+
 /// Why bytes aren't strict JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{fault} at byte {offset}")]
@@ -15,6 +18,9 @@ pub struct JsonError {
     pub fault: JsonFault,
     /// The offset of the byte where it was noticed.
     pub offset: usize,
+    /// The member or item that it is in, such as `messages[3].content`;
+    /// empty at the top.
+    pub path: String,
 }
 
 /// The ways in which bytes fail to be strict JSON.
@@ -66,11 +72,32 @@ impl JsonError {
     }
 }
 
+impl JsonError {
+    /// The same error, of a value inside this member or item.
+    fn within(mut self, step: &str) -> Self {
+        let joint = match self.path.chars().next() {
+            None | Some('[') => "",
+            Some(_) => ".",
+        };
+        self.path = format!("{step}{joint}{}", self.path);
+        self
+    }
+}
+
+/// A name from outside, short enough for a message.
+pub(crate) fn shown(name: &str) -> String {
+    match name.char_indices().nth(SHOWN_CHARS_MAX) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}…", &name[..end]),
+    }
+}
+
 /// Reads exactly one value.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
         fault: JsonFault::Utf8,
         offset: error.valid_up_to(),
+        path: String::new(),
     })?;
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(DEPTH_MAX)?;
@@ -118,14 +145,14 @@ impl Reader<'_> {
             }
             let key = self.string()?;
             if members.contains_key(&key) {
-                return Err(JsonError {
-                    fault: JsonFault::DuplicateKey(key),
-                    offset: key_at,
-                });
+                self.at = key_at;
+                return Err(self.fault(JsonFault::DuplicateKey(shown(&key))));
             }
             self.space();
             self.expect(b':')?;
-            let value = self.value(depth)?;
+            let value = self
+                .value(depth)
+                .map_err(|error| error.within(&shown(&key)))?;
             members.insert(key, value);
             self.space();
             if self.take(b'}') {
@@ -143,7 +170,8 @@ impl Reader<'_> {
             return Ok(Value::Array(items));
         }
         loop {
-            items.push(self.value(depth)?);
+            let item = self.value(depth);
+            items.push(item.map_err(|error| error.within(&format!("[{}]", items.len())))?);
             self.space();
             if self.take(b']') {
                 return Ok(Value::Array(items));
@@ -199,8 +227,8 @@ impl Reader<'_> {
     /// After `\u`: four digits, and the second half of a pair if they are a first.
     fn unicode_escape(&mut self, escape_at: usize) -> Result<char, JsonError> {
         let lone = JsonError {
-            fault: JsonFault::Surrogate,
             offset: escape_at,
+            ..self.fault(JsonFault::Surrogate)
         };
         let first = self.four_digits()?;
         let scalar = match first {
@@ -258,9 +286,9 @@ impl Reader<'_> {
             // Infinite where the number is beyond the doubles, which `from_f64` refuses.
             _ => text.parse::<f64>().ok().and_then(Number::from_f64),
         };
-        number.map(Value::Number).ok_or(JsonError {
-            fault: JsonFault::Number,
+        number.map(Value::Number).ok_or_else(|| JsonError {
             offset: from,
+            ..self.fault(JsonFault::Number)
         })
     }
 
@@ -317,6 +345,7 @@ impl Reader<'_> {
         JsonError {
             fault,
             offset: self.at,
+            path: String::new(),
         }
     }
 }

@@ -54,3 +54,6 @@ fn lines(data: &str) -> impl Iterator<Item = &str> {
         Some(&text[..end])
     })
 }
+
+#[cfg(test)]
+mod tests;

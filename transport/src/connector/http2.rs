@@ -30,29 +30,38 @@ pub(super) async fn send(
     request: Request<Body>,
 ) -> Result<Response<Body>, ConnectError> {
     let mut request = in_absolute_form(request, shared.authority())?;
-    // Twice, since the first connection may have been closing.
+    // Twice, since the kept connection may be closing.
     for last in [false, true] {
         let connection = connection(shared).await?;
         let mut sender = connection.sender.clone();
-        if let Err(error) = sender.ready().await {
-            if last {
-                return Err(ConnectError::Open(error.into()));
-            }
-            continue;
-        }
-        match sender.try_send_request(request).await {
-            // The connection lives as long as the answers on it.
-            Ok(response) => {
-                return Ok(response.map(|body| hold(Body::new(body), connection)));
-            }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if !last => request = unsent,
-                Some(_) => return Err(ConnectError::Open(error.into_error().into())),
-                None => return Err(ConnectError::Broken(error.into_error().into())),
+        let error = match sender.ready().await {
+            Err(error) => error,
+            Ok(()) => match sender.try_send_request(request).await {
+                // The connection lives as long as the answers on it.
+                Ok(response) => {
+                    return Ok(response.map(|body| hold(Body::new(body), connection)));
+                }
+                Err(mut error) => match error.take_message() {
+                    None => return Err(ConnectError::Broken(error.into_error().into())),
+                    Some(unsent) => {
+                        request = unsent;
+                        error.into_error()
+                    }
+                },
             },
+        };
+        if last {
+            return Err(ConnectError::Open(error.into()));
         }
+        forget(shared, &connection).await;
     }
     unreachable!("the second round returns")
+}
+
+/// Leaves a connection that is closing to the answers still on it.
+async fn forget(shared: &super::Shared, closing: &Arc<Connection>) {
+    let mut open = shared.http2.open.lock().await;
+    open.take_if(|open| Arc::ptr_eq(open, closing));
 }
 
 async fn connection(shared: &super::Shared) -> Result<Arc<Connection>, ConnectError> {

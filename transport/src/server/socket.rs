@@ -17,8 +17,8 @@ use super::activity::Activity;
 use crate::Limits;
 use crate::limits::millis;
 
-/// How an HTTP/2 connection begins, as far as needed to tell it.
-const HTTP2_BEGINS: &[u8] = b"PRI ";
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
+const HTTP2_BEGINS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 pub(super) struct Socket<I> {
