@@ -36,8 +36,9 @@ pub enum FetchError {
 
 /// Where a model's weight file lies, or would lie, under `dir`.
 pub fn path(manifest: &Manifest, dir: &Path) -> PathBuf {
-    let _ = (manifest, dir);
-    todo!()
+    let identity = &manifest.identity;
+    let digest = identity.weights_sha256.to_string();
+    dir.join(format!("{}-{}.gguf", identity.id, &digest[..12]))
 }
 
 /// The model's verified weight file under `dir`, fetched if it isn't there.

@@ -8,9 +8,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use candle_core::Device;
-use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{Device, Tensor};
 use protocol::Digest;
 use protocol::manifest::Identity;
 
@@ -53,6 +52,9 @@ pub enum GgufError {
         /// The shape that it should have.
         shape: Vec<usize>,
     },
+    /// Something that our forward pass doesn't compute.
+    #[error("the weight file has {0}, which isn't supported")]
+    Unsupported(&'static str),
 }
 
 impl Gguf {
@@ -72,8 +74,8 @@ impl Gguf {
         Ok(Gguf { bytes, content })
     }
 
-    /// A tensor, which must have this shape.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<QTensor, GgufError> {
+    /// A tensor, which must have this shape, dequantised to f32.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, GgufError> {
         let wrong = || GgufError::Tensor {
             name: name.to_owned(),
             shape: shape.to_vec(),
@@ -84,6 +86,14 @@ impl Gguf {
         }
         self.content
             .tensor(&mut Cursor::new(&self.bytes), name, &Device::Cpu)
+            .and_then(|tensor| tensor.dequantize(&Device::Cpu))
+            .map_err(GgufError::Parse)
+    }
+
+    /// A tensor of one dimension.
+    pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, GgufError> {
+        self.tensor(name, &[length])?
+            .to_vec1()
             .map_err(GgufError::Parse)
     }
 

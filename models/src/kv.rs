@@ -16,6 +16,12 @@ pub(crate) struct KvShape {
     pub head_dim: usize,
 }
 
+impl KvShape {
+    pub(crate) fn bytes_per_token(self) -> usize {
+        2 * self.layers * self.heads * self.head_dim * size_of::<f32>()
+    }
+}
+
 /// The attention state of one sequence.
 ///
 /// Made by [`crate::Model::new_cache`], grown by [`crate::Model::forward`].

@@ -2,14 +2,15 @@
 //!
 //! Start at [`Model::load`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use protocol::manifest::Manifest;
 use protocol::receipt::Numerics;
 
-use crate::gguf::GgufError;
+use crate::gguf::{Gguf, GgufError};
 use crate::kv::KvCache;
-use crate::llama::{Chunk, ForwardError, Logits};
+use crate::llama::{Chunk, ForwardError, Llama, Logits, Shape};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -17,8 +18,12 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 pub const PROFILE: &str = "candle-cpu/1";
 
 /// A loaded model. Shared by reference; [`Model::forward`] changes only the caches.
-#[derive(Debug)]
-pub struct Model {}
+pub struct Model {
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    llama: Llama,
+}
 
 /// What a caller needs to know about a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,9 @@ pub struct ModelConfig {
     pub vocab: usize,
     /// The longest prompt and output together.
     pub context_tokens: u32,
+    /// The token that a plain prompt begins with, if the model wants one. Chat templates write
+    /// it themselves.
+    pub bos: Option<u32>,
     /// The tokens that end an answer.
     pub eos: Vec<u32>,
     /// Memory that one cached token takes.
@@ -51,41 +59,72 @@ pub enum LoadError {
     /// The manifest doesn't allow this profile.
     #[error("the manifest doesn't allow the numerics profile {PROFILE}")]
     Profile,
-    /// The tensors.
-    #[error("reading the weights")]
-    Weights(#[source] candle_core::Error),
 }
 
 impl Model {
     /// Reads a weight file, which must be the manifest's to the byte.
     pub fn load(path: &Path, manifest: &Manifest) -> Result<Model, LoadError> {
-        let _ = (path, manifest);
-        todo!()
+        let identity = &manifest.identity;
+        if !manifest.numerics.iter().any(|profile| profile == PROFILE) {
+            return Err(LoadError::Profile);
+        }
+        let gguf = Gguf::open(path, identity).map_err(LoadError::Gguf)?;
+        let architecture = gguf.text("general.architecture").map_err(LoadError::Gguf)?;
+        if architecture != "llama" || identity.architecture != "llama" {
+            return Err(LoadError::Architecture(architecture.to_owned()));
+        }
+        let tokenizer = Tokenizer::from_gguf(&gguf).map_err(LoadError::Tokenizer)?;
+        let shape = Shape::from_gguf(
+            &gguf,
+            tokenizer.vocab_size(),
+            identity.context_tokens as usize,
+        )
+        .map_err(LoadError::Gguf)?;
+        let ends = Ends::from_gguf(&gguf, &tokenizer).map_err(LoadError::Gguf)?;
+        let template = compile_template(&gguf, &tokenizer, &ends)?;
+        let llama = Llama::from_gguf(&gguf, shape).map_err(LoadError::Gguf)?;
+        let config = ModelConfig {
+            vocab: shape.vocab,
+            context_tokens: identity.context_tokens,
+            bos: ends.bos.filter(|_| ends.add_bos),
+            eos: ends.all,
+            kv_bytes_per_token: shape.kv().bytes_per_token(),
+        };
+        Ok(Model {
+            config,
+            tokenizer,
+            template,
+            llama,
+        })
     }
 
     /// What a caller needs to know.
     pub fn config(&self) -> &ModelConfig {
-        todo!()
+        &self.config
     }
 
     /// The arithmetic, as receipts state it.
     pub fn numerics(&self) -> Numerics {
-        todo!()
+        Numerics {
+            profile: PROFILE.to_owned(),
+            device: "cpu".to_owned(),
+            detail: BTreeMap::new(),
+        }
     }
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
-        todo!()
+        &self.tokenizer
     }
 
     /// The chat template.
     pub fn template(&self) -> &ChatTemplate {
-        todo!()
+        &self.template
     }
 
     /// An empty cache for a new sequence.
     pub fn new_cache(&self) -> KvCache {
-        todo!()
+        self.llama.new_cache()
     }
 
     /// One step of the engine: reads every chunk's tokens, any mix of prompts and single
@@ -93,7 +132,72 @@ impl Model {
     ///
     /// On an error no cache has changed; the error says which chunk is to blame, if one is.
     pub fn forward(&self, work: &mut [Chunk<'_>]) -> Result<Vec<Logits>, ForwardError> {
-        let _ = work;
-        todo!()
+        self.llama.forward(work)
     }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tokens that begin and end texts.
+struct Ends {
+    bos: Option<u32>,
+    add_bos: bool,
+    eos: Option<u32>,
+    all: Vec<u32>,
+}
+
+/// Special tokens that end an answer in the chat formats there are, beside the
+/// one that the file names.
+const END_TEXTS: [&str; 6] = [
+    "<|endoftext|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "</s>",
+];
+
+impl Ends {
+    fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Ends, GgufError> {
+        let id = |key: &str| -> Result<Option<u32>, GgufError> {
+            let id = gguf.optional(key, Gguf::usize)?;
+            let id = id.filter(|id| *id < tokenizer.vocab_size());
+            Ok(id.map(|id| id as u32))
+        };
+        let eos = id("tokenizer.ggml.eos_token_id")?;
+        let mut all: Vec<u32> = tokenizer.specials_named(&END_TEXTS).collect();
+        all.extend(eos);
+        all.extend(id("tokenizer.ggml.eot_token_id")?);
+        all.sort_unstable();
+        all.dedup();
+        let add_bos = gguf.optional("tokenizer.ggml.add_bos_token", Gguf::flag)?;
+        Ok(Ends {
+            bos: id("tokenizer.ggml.bos_token_id")?,
+            add_bos: add_bos.unwrap_or(false),
+            eos,
+            all,
+        })
+    }
+}
+
+fn compile_template(
+    gguf: &Gguf,
+    tokenizer: &Tokenizer,
+    ends: &Ends,
+) -> Result<ChatTemplate, LoadError> {
+    let text = |id: Option<u32>| {
+        let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
+        String::from_utf8_lossy(piece).into_owned()
+    };
+    let source = gguf
+        .text("tokenizer.chat_template")
+        .map_err(LoadError::Gguf)?;
+    ChatTemplate::compile(source, text(ends.bos), text(ends.eos))
+        .map_err(|e| LoadError::Template(e.to_string()))
 }

@@ -70,6 +70,26 @@ impl Sampler {
 
 /// Log-softmax of the logits: the chosen token's, and the `k` likeliest.
 pub fn log_softmax_top(logits: &[f32], k: usize, chosen: u32) -> Logprobs {
-    let _ = (logits, k, chosen);
-    todo!()
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|&l| f64::from(crate::math::exp(l - max)))
+        .sum();
+    let log_sum = libm::log(sum);
+    let logprob = |id: u32| (f64::from(logits[id as usize] - max) - log_sum) as f32;
+    let top = crate::sampler::top(logits, k)
+        .into_iter()
+        .map(|id| (id, logprob(id)))
+        .collect();
+    Logprobs {
+        chosen: logprob(chosen),
+        top,
+    }
+}
+
+fn top(logits: &[f32], k: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    ids.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+    ids.truncate(k);
+    ids
 }
