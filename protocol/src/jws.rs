@@ -1,6 +1,7 @@
 //! Compact JWS (RFC 7515) signed with Ed25519, read strictly: exactly the
 //! header fields `alg`, `typ` and `kid`, unpadded canonical base64url, strict
-//! JSON claims without `null`. Start at [`sign`] and [`Unverified::parse`].
+//! JSON claims without `null`. Normative in `docs/spec/receipt.md`, 1. Start at
+//! [`sign`] and [`Unverified::parse`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -206,7 +207,7 @@ impl Unverified {
     }
 }
 
-/// The header's `kid`, if the header is exactly what it must be. // spec 1.3
+/// The header's `kid`, if the header is exactly what it must be. // spec 1.5 to 1.8
 fn read_header(encoded: &str, typ: &'static str) -> Result<Did, JwsError> {
     let header = read_json("header", encoded)?;
     let field = |name| header.get(name).and_then(Value::as_str);
@@ -231,7 +232,7 @@ fn read_json(part: &'static str, encoded: &str) -> Result<Value, JwsError> {
     json::parse(&decode(part, encoded)?).map_err(|error| JwsError::Json { part, error })
 }
 
-/// Whether there is no `null` and no integer that JavaScript would round. // spec 1.5
+/// Whether there is no `null` and no integer that JavaScript would round. // spec 1.9
 fn claims_are_portable(claims: &Value) -> bool {
     match claims {
         Value::Null => false,

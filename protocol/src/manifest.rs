@@ -1,7 +1,8 @@
 //! A model's manifest: what it is (its identity, which is hashed), and where
 //! to get it and how it may be computed (which isn't).
 //!
-//! The one reader of manifest TOML. Start at [`Manifest::parse`].
+//! The one reader of manifest TOML. Start at [`Manifest::parse`]. The digest is
+//! normative in `docs/spec/receipt.md`, 7.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +140,7 @@ impl Manifest {
 
     /// The digest of the identity: SHA-256 over a prefix and its canonical JSON.
     pub fn digest(&self) -> ModelDigest {
-        // spec 5.2
+        // spec 7.2
         let identity = serde_json::to_value(&self.identity).expect("an identity is plain data");
         let members: BTreeMap<&String, &Value> = identity
             .as_object()

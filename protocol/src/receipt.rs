@@ -30,7 +30,7 @@ pub const TYP: &str = "countersign-receipt+jwt";
 pub const DOMAIN: &str = "text/1";
 
 /// Longest compact receipt that is read, in bytes.
-pub const COMPACT_BYTES_MAX: usize = 64 * 1024;
+pub const COMPACT_BYTES_MAX: usize = 256 * 1024;
 
 /// The claims of a receipt. Fields are in the order in which they are signed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,6 +242,15 @@ pub enum ReceiptError {
     /// The credential doesn't list the request's authority.
     #[error("the credential doesn't list the request's authority")]
     Authority,
+    /// Another client's.
+    #[error("the receipt is another client's")]
+    Client,
+    /// Of another request, or of this one changed.
+    #[error("the receipt is for another request")]
+    Request,
+    /// Over another body.
+    #[error("the receipt is over another body")]
+    Body,
 }
 
 impl ReceiptError {
@@ -264,6 +273,9 @@ impl ReceiptError {
             ReceiptError::Credential => "receipt_credential",
             ReceiptError::Validity => "receipt_validity",
             ReceiptError::Authority => "receipt_authority",
+            ReceiptError::Client => "receipt_client",
+            ReceiptError::Request => "receipt_request",
+            ReceiptError::Body => "receipt_body",
         }
     }
 }
@@ -282,7 +294,7 @@ impl Receipt {
         }
     }
 
-    /// What must hold of the claims by themselves, in the order of the spec.
+    /// What must hold of the claims by themselves. // spec 4.10
     fn check(&self) -> Result<(), ReceiptError> {
         if self.domain != DOMAIN {
             return Err(ReceiptError::Domain(self.domain.clone()));
@@ -344,7 +356,7 @@ impl SignedReceipt {
         Digest::of(self.compact().as_bytes())
     }
 
-    /// Checks that the credential's job signed this, within what the credential allows.
+    /// Checks that the credential's job signed this, within what the credential allows. // spec 9.3
     pub fn verify(self, credential: &VerifiedCredential) -> Result<VerifiedReceipt, ReceiptError> {
         let claims = &self.claims;
         let allowed = credential.claims();
@@ -381,6 +393,26 @@ impl VerifiedReceipt {
     /// The claims.
     pub fn claims(&self) -> &Receipt {
         &self.0.claims
+    }
+
+    /// Checks that this client, if one, sent this request and this body. // spec 9.4
+    pub fn is_for(
+        &self,
+        client: Option<&Did>,
+        request: &RequestLine,
+        body_sha256: &Digest,
+    ) -> Result<(), ReceiptError> {
+        let claims = self.claims();
+        if claims.sub.as_ref() != client {
+            return Err(ReceiptError::Client);
+        }
+        if claims.input.request != *request {
+            return Err(ReceiptError::Request);
+        }
+        if claims.input.body_sha256 != *body_sha256 {
+            return Err(ReceiptError::Body);
+        }
+        Ok(())
     }
 
     /// The compact text.

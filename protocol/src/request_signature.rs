@@ -194,7 +194,7 @@ pub fn recheck(
 ) -> Result<VerifiedSignature, SignatureError> {
     let input = line.signature_input.as_deref().unwrap_or_default();
     let member = Member::find(input)?.ok_or(SignatureError::InputForm)?;
-    // One spelling only: what a verifier writes into a receipt. // spec 5.2
+    // One spelling only: what a verifier writes into a receipt. // spec 6.2
     if member.text != input {
         return Err(SignatureError::InputForm);
     }
@@ -266,7 +266,7 @@ fn combined(head: &RequestHead<'_>, name: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-/// Whether the covered Content-Digest is this digest. // spec 2.2
+/// Whether the covered Content-Digest is this digest. // spec 2.1, 2.2
 fn check_content_digest(line: &RequestLine, body_sha256: &Digest) -> Result<(), SignatureError> {
     let stated = line
         .headers

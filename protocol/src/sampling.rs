@@ -2,7 +2,8 @@
 //!
 //! What a client left out is filled in with the fixed defaults here, never
 //! with a model's own. Start at [`Sampling::in_force`]; [`Sampling::honours`]
-//! is how a client checks that it got what it asked for.
+//! is how a client checks that it got what it asked for. Normative in
+//! `docs/spec/receipt.md`, 4.7 and 4.8.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -197,7 +198,7 @@ impl Sampling {
 
 /// The seed of a signed request that names none: nobody can shop for it.
 pub fn seed_from_nonce(nonce: &[u8], body: &Digest) -> Seed {
-    // spec 4.3
+    // spec 4.8
     let mut hasher = Hasher::new();
     hasher.update(SEED_DOMAIN);
     hasher.update(nonce);

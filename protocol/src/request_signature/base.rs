@@ -70,7 +70,7 @@ pub(super) fn checked(member: &Member, line: &RequestLine) -> Result<String, Sig
     Ok(base)
 }
 
-/// The bytes that are signed. // spec 3.5
+/// The bytes that are signed. // spec 3.6
 pub(super) fn of(member: &Member, line: &RequestLine) -> String {
     let mut base = String::new();
     for name in &member.components {
@@ -93,7 +93,7 @@ fn value(name: &str, line: &RequestLine) -> Option<String> {
     }
 }
 
-/// Whether a value is visible ASCII, spaces and tabs: no line can be smuggled in.
+/// Whether a value is visible ASCII, spaces and tabs: no line can be smuggled in. // spec 3.5
 fn is_plain(value: &str) -> bool {
     value
         .bytes()

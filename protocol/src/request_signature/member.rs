@@ -28,7 +28,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// The one member with our tag, if there is one. // spec 4
+    /// The one member with our tag, if there is one. // spec 1.2, 1.3
     pub fn find(field: &str) -> Result<Option<Self>, SignatureError> {
         let members = dictionary(field).ok_or(SignatureError::InputForm)??;
         let mut ours = members.iter().filter(|(_, entry)| has_our_tag(entry));
@@ -181,7 +181,7 @@ impl Nonce {
     }
 }
 
-/// The 64 bytes under a label in the field Signature. // spec 2.4
+/// The 64 bytes under a label in the field Signature. // spec 1.3
 pub(super) fn find_signature(field: &str, label: &str) -> Result<[u8; 64], SignatureError> {
     let form = || SignatureError::SignatureForm {
         label: label.to_owned(),
