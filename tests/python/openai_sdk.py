@@ -1,0 +1,228 @@
+"""The OpenAI SDK for Python, as it is, against a gateway: python openai_sdk.py URL GATEWAY_DID.
+
+Each check is a function; its name is printed when it has passed. Answers are short: the model is slow.
+"""
+
+import asyncio
+import json
+import sys
+import urllib.request
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+from receipt import covers, verified
+
+URL, GATEWAY = sys.argv[1:]
+# No retries: a refusal that the SDK would repeat should show.
+client = OpenAI(base_url=f"{URL}/v1", api_key="unused", max_retries=0)
+later = AsyncOpenAI(base_url=f"{URL}/v1", api_key="unused", max_retries=0)
+MODEL = client.models.list().data[0].id
+ASK = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "Name three colours."}],
+    "max_tokens": 12,
+    "seed": 7,
+    "temperature": 0.8,
+}
+
+
+def chain(identifier: str) -> dict:
+    """What the gateway keeps of an answer."""
+    with urllib.request.urlopen(f"{URL}/v1/receipts/{identifier}") as reply:
+        return json.load(reply)
+
+
+def proven(identifier: str, compact: str, texts: list[str], finishes: list[str]) -> dict:
+    """The receipt's claims, if they are over these answers and the gateway keeps the same receipt."""
+    kept = chain(identifier)
+    assert kept["receipt"] == compact
+    claims = verified(compact, kept["chain"], GATEWAY)
+    assert claims["jti"] == identifier
+    assert "sub" not in claims
+    covers(claims, texts, finishes)
+    return claims
+
+
+def gathered(chunks: list, count: int = 1) -> tuple[list[str], list[str], str]:
+    """Texts, finishes and the receipt of streamed chunks."""
+    texts, finishes, receipt = [""] * count, [None] * count, None
+    for chunk in chunks:
+        for choice in chunk.choices:
+            text = choice.delta.content if hasattr(choice, "delta") else choice.text
+            texts[choice.index] += text or ""
+            finishes[choice.index] = choice.finish_reason or finishes[choice.index]
+        receipt = (chunk.model_extra or {}).get("receipt", receipt)
+    return texts, finishes, receipt
+
+
+def models():
+    listed = client.models.list().data
+    assert [model.object for model in listed] == ["model"] * len(listed)
+    assert client.models.retrieve(MODEL).id == MODEL
+    try:
+        client.models.retrieve("no-such-model")
+        raise AssertionError("an unknown model was found")
+    except openai.NotFoundError as error:
+        assert error.status_code == 404 and error.body["message"]
+
+
+def chat():
+    answer = client.chat.completions.create(**ASK)
+    (choice,) = answer.choices
+    assert answer.object == "chat.completion" and answer.model == MODEL
+    assert choice.message.role == "assistant" and choice.message.content
+    assert choice.finish_reason in ("stop", "length")
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.completion_tokens <= 12
+    claims = proven(answer.id, answer.receipt, [choice.message.content], [choice.finish_reason])
+    assert claims["input"]["prompt_tokens"] == answer.usage.prompt_tokens
+    assert claims["output"][0]["tokens"] == answer.usage.completion_tokens
+    assert claims["sampling"]["seed"] == "7" and claims["sampling"]["seed_by"] == "client"
+    assert claims["sampling"]["temperature"] == 0.8
+    assert answer._request_id == answer.id
+
+
+def chat_streamed():
+    chunks = list(client.chat.completions.create(**ASK, stream=True))
+    texts, finishes, receipt = gathered(chunks)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert all(chunk.object == "chat.completion.chunk" and chunk.usage is None for chunk in chunks)
+    assert [chunk for chunk in chunks if "receipt" in (chunk.model_extra or {})] == chunks[-1:]
+    assert chunks[-1].choices[0].finish_reason
+    proven(chunks[0].id, receipt, texts, finishes)
+    whole = client.chat.completions.create(**ASK)
+    assert texts == [whole.choices[0].message.content], "the same seed gives the same answer"
+
+
+def chat_usage_chunk():
+    chunks = list(client.chat.completions.create(**ASK, stream=True, stream_options={"include_usage": True}))
+    texts, finishes, receipt = gathered(chunks)
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+    assert chunks[-1].receipt == chunks[-2].receipt == receipt
+    proven(chunks[0].id, receipt, texts, finishes)
+
+
+def chat_stream_helper():
+    receipts = []
+    with client.chat.completions.stream(**ASK) as stream:
+        deltas = ""
+        for event in stream:
+            if event.type == "content.delta":
+                deltas += event.delta
+            if event.type == "chunk":
+                receipts += [event.chunk.receipt] if "receipt" in (event.chunk.model_extra or {}) else []
+        answer = stream.get_final_completion()
+    (choice,) = answer.choices
+    assert choice.message.content == deltas
+    (receipt,) = receipts
+    proven(answer.id, receipt, [deltas], [choice.finish_reason])
+
+
+def chat_choices_and_logprobs():
+    answer = client.chat.completions.create(**ASK | {"n": 2, "max_tokens": 8}, logprobs=True, top_logprobs=3)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    texts = [choice.message.content for choice in answer.choices]
+    proven(answer.id, answer.receipt, texts, [choice.finish_reason for choice in answer.choices])
+    for choice in answer.choices:
+        shown = choice.logprobs.content
+        text = b"".join(bytes(entry.bytes) for entry in shown)
+        assert text.decode().startswith(choice.message.content) or choice.finish_reason == "stop"
+        assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in shown)
+        for entry in shown:
+            best = [top.logprob for top in entry.top_logprobs]
+            assert best == sorted(best, reverse=True)
+    chunks = list(client.chat.completions.create(**ASK | {"n": 2, "max_tokens": 8}, stream=True))
+    streamed, finishes, receipt = gathered(chunks, 2)
+    assert streamed == texts
+    proven(chunks[0].id, receipt, streamed, finishes)
+
+
+def chat_extras():
+    extras = {"return_token_ids": True, "top_k": 5, "min_p": 0.01, "min_tokens": 2}
+    answer = client.chat.completions.create(**ASK, stop=["zzz"], extra_body=extras)
+    claims = proven(answer.id, answer.receipt, [answer.choices[0].message.content], [answer.choices[0].finish_reason])
+    ids = answer.choices[0].token_ids
+    assert len(ids) == claims["output"][0]["tokens"]
+    assert len(answer.prompt_token_ids) == claims["input"]["prompt_tokens"]
+    assert claims["sampling"]["top_k"] == 5 and claims["sampling"]["stop"] == ["zzz"]
+
+
+def completion():
+    ask = {"model": MODEL, "prompt": "One, two, three,", "max_tokens": 8, "temperature": 0}
+    answer = client.completions.create(**ask)
+    assert answer.object == "text_completion" and answer.choices[0].text
+    proven(answer.id, answer.receipt, [answer.choices[0].text], [answer.choices[0].finish_reason])
+    chunks = list(client.completions.create(**ask, stream=True))
+    texts, finishes, receipt = gathered(chunks)
+    assert texts == [answer.choices[0].text]
+    proven(chunks[0].id, receipt, texts, finishes)
+    by_ids = client.completions.create(**ask | {"prompt": tokenized(ask["prompt"])})
+    assert by_ids.choices[0].text == answer.choices[0].text
+
+
+def tokenized(text: str) -> list[int]:
+    """vLLM's endpoint, which the SDK doesn't know."""
+    body = json.dumps({"model": MODEL, "prompt": text}).encode()
+    request = urllib.request.Request(f"{URL}/tokenize", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as reply:
+        told = json.load(reply)
+    assert told["count"] == len(told["tokens"])
+    return told["tokens"]
+
+
+def refusals():
+    cases = [
+        ({"model": "no-such-model"}, openai.NotFoundError, "model"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature"),
+        ({"extra_body": {"chat_template": "{{ messages }}"}}, openai.BadRequestError, "chat_template"),
+    ]
+    for change, kind, param in cases:
+        try:
+            client.chat.completions.create(**ASK | change)
+            raise AssertionError(f"{change} was accepted")
+        except kind as error:
+            assert error.body["param"] == param, error.body
+            assert error.body["message"] and error.body["type"], error.body
+
+
+async def async_chat():
+    async def streamed() -> tuple:
+        chunks = [chunk async for chunk in await later.chat.completions.create(**ASK, stream=True)]
+        return chunks[0].id, *gathered(chunks)
+
+    async def helped() -> tuple:
+        chunks = []
+        async with later.chat.completions.stream(**ASK) as stream:
+            async for event in stream:
+                chunks += [event.chunk] if event.type == "chunk" else []
+            answer = await stream.get_final_completion()
+        return answer.id, *gathered(chunks)
+
+    async def whole() -> tuple:
+        answer = await later.chat.completions.create(**ASK)
+        (choice,) = answer.choices
+        return answer.id, [choice.message.content], [choice.finish_reason], answer.receipt
+
+    answers = await asyncio.gather(streamed(), helped(), whole())
+    for identifier, texts, finishes, receipt in answers:
+        proven(identifier, receipt, texts, finishes)
+    assert len({texts[0] for _, texts, _, _ in answers}) == 1, "asked at once, with one seed"
+
+
+for check in (
+    models,
+    chat,
+    chat_streamed,
+    chat_usage_chunk,
+    chat_stream_helper,
+    chat_choices_and_logprobs,
+    chat_extras,
+    completion,
+    refusals,
+):
+    check()
+    print("ok", check.__name__, flush=True)
+asyncio.run(async_chat())
+print("ok async_chat")
