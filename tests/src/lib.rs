@@ -8,6 +8,8 @@
 // Test code: a broken expectation is a failed test, and says where.
 #![allow(clippy::unwrap_used)]
 
+pub mod ask;
+pub mod evil;
 pub mod raw;
 pub mod up;
 pub mod workspace;

@@ -72,12 +72,12 @@ impl Request {
     }
 
     /// Sends it on a connection of its own and reads the whole response.
-    pub fn send(self, to: SocketAddr) -> Reply {
+    pub fn send(&self, to: SocketAddr) -> Reply {
         self.open(to).finish()
     }
 
     /// Sends it, and reads as far as the response's head.
-    pub fn open(self, to: SocketAddr) -> Open {
+    pub fn open(&self, to: SocketAddr) -> Open {
         Open::send(to, &self.bytes(to))
     }
 

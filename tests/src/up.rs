@@ -6,14 +6,19 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
+use crate::raw::Request;
 use crate::workspace;
 
 /// A running gateway with its engine.
@@ -91,6 +96,11 @@ impl Up {
         &self.data
     }
 
+    /// Whether it serves.
+    pub fn answers(&self) -> bool {
+        Request::get("/v1/models").send(self.http).status == 200
+    }
+
     /// The process id of the gateway.
     pub fn pid(&self) -> u32 {
         self.process.child.id()
@@ -105,12 +115,12 @@ impl Up {
 
     /// Ctrl-C.
     pub fn interrupt(&self) {
-        signal(self.pid(), rustix::process::Signal::INT);
+        signal(self.pid(), Signal::INT);
     }
 
     /// Ends it without a chance to clean up.
     pub fn kill(self) -> Ended {
-        signal(self.pid(), rustix::process::Signal::KILL);
+        signal(self.pid(), Signal::KILL);
         self.wait()
     }
 
@@ -133,11 +143,32 @@ pub struct Ended {
 }
 
 /// Sends a signal to a process that the test started (or its engine).
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("a process id"), signal).expect("it still runs");
+pub fn signal(pid: u32, signal: Signal) {
+    kill_process(raw_pid(pid), signal).expect("it still runs");
+}
+
+fn raw_pid(pid: u32) -> Pid {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.expect("a process id")
+}
+
+/// A process that isn't our child, whose end can be waited for.
+pub struct Watched(OwnedFd);
+
+impl Watched {
+    /// Watches it from now on.
+    pub fn process(pid: u32) -> Self {
+        let descriptor = pidfd_open(raw_pid(pid), PidfdFlags::empty());
+        Self(descriptor.expect("it still runs"))
+    }
+
+    /// Waits until it has ended.
+    pub fn ends(self) {
+        let mut events = [PollFd::new(&self.0, PollFlags::IN)];
+        let patience = Timespec::try_from(PATIENCE).expect("it fits");
+        let ended = poll(&mut events, Some(&patience)).expect("a process can be polled");
+        assert_eq!(ended, 1, "it still runs after {PATIENCE:?}");
+    }
 }
 
 /// Processes whose parent is `pid`.
@@ -166,7 +197,7 @@ fn word_after<'a>(lines: &'a [String], prefix: &str) -> &'a str {
 /// A child, its output, and a watcher that ends it if the test process dies: a static is never dropped.
 struct Process {
     child: Child,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     stderr: Option<JoinHandle<String>>,
     watcher: Watcher,
 }
@@ -198,7 +229,7 @@ impl Process {
         });
         Self {
             child,
-            lines,
+            lines: Mutex::new(lines),
             stderr: Some(stderr),
             watcher,
         }
@@ -206,7 +237,8 @@ impl Process {
 
     /// The next line of standard output; `None` when it was closed.
     fn line(&mut self) -> Option<String> {
-        match self.lines.recv_timeout(PATIENCE) {
+        let lines = self.lines.get_mut().expect("no reader panics");
+        match lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(mpsc::RecvTimeoutError::Disconnected) => None,
             Err(mpsc::RecvTimeoutError::Timeout) => {
