@@ -1,0 +1,126 @@
+//! One request inside the engine: its open receipt, its reader, its clock.
+
+use std::time::{Duration, Instant};
+
+use models::{ModelConfig, Sampler};
+use protocol::receipt::{Finish, OpenReceipt};
+use protocol::sampling::Sampling;
+
+use crate::mailbox::{AnswerWriter, Cut, Delta, End, ReaderState, Usage};
+use crate::metrics::Metrics;
+use crate::notary::Notary;
+
+/// What the API hands to the engine. The receipt already states prompt and sampling.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub open: OpenReceipt,
+    pub prompt: Vec<u32>,
+    pub sampling: Sampling,
+    /// How many of the most likely tokens to name beside each drawn one, if any.
+    pub logprobs: Option<u8>,
+    pub answer: AnswerWriter,
+    /// When the job began to read the request.
+    pub began: Instant,
+}
+
+/// A request that is alive.
+pub(super) struct Request {
+    open: OpenReceipt,
+    answer: AnswerWriter,
+    pub sampler: Sampler,
+    pub sampling: Sampling,
+    pub logprobs: Option<u8>,
+    /// Choices that haven't ended.
+    choices: u8,
+    usage: Usage,
+    began: Instant,
+    first_token: Option<Instant>,
+    parked_since: Option<Instant>,
+}
+
+impl Request {
+    pub(super) fn new(submission: Submission, model: &ModelConfig) -> Self {
+        let prompt = u32::try_from(submission.prompt.len()).expect("a prompt fits its context");
+        Self {
+            sampler: Sampler::new(&submission.sampling, model),
+            choices: submission.sampling.n,
+            open: submission.open,
+            answer: submission.answer,
+            sampling: submission.sampling,
+            logprobs: submission.logprobs,
+            usage: Usage {
+                prompt,
+                ..Usage::default()
+            },
+            began: submission.began,
+            first_token: None,
+            parked_since: None,
+        }
+    }
+
+    /// Looks after the reader: whether the request must end for its sake.
+    pub(super) fn look(&mut self, now: Instant, stall: Duration) -> Option<Cut> {
+        match self.answer.reader() {
+            ReaderState::Gone => return Some(Cut::Cancelled),
+            ReaderState::Ready => self.parked_since = None,
+            ReaderState::Behind => {}
+            ReaderState::Full => {
+                self.parked_since.get_or_insert(now);
+            }
+        }
+        let since = self.parked_since?;
+        (now.duration_since(since) >= stall).then_some(Cut::Stalled)
+    }
+
+    /// Whether it sits out because its reader is behind.
+    pub(super) fn parked(&self) -> bool {
+        self.parked_since.is_some()
+    }
+
+    /// Passes on what a token did to a choice; true when that ended the last one.
+    pub(super) fn absorb(&mut self, delta: &Delta, now: Instant, metrics: &Metrics) -> bool {
+        match delta.tokens.as_slice() {
+            [] => self.open.absorb_text(delta.choice, &delta.text),
+            [token] => self.open.absorb(delta.choice, *token, &delta.text),
+            _ => unreachable!("a step draws one token for each choice"),
+        }
+        self.usage.completion += u32::try_from(delta.tokens.len()).unwrap_or_default();
+        if self.first_token.is_none() && !delta.tokens.is_empty() {
+            self.first_token = Some(now);
+            metrics
+                .time_to_first_token_seconds
+                .observe(now.duration_since(self.began).as_secs_f64());
+        }
+        if let Some(finish) = delta.finish {
+            self.open.finish(delta.choice, finish);
+            self.choices -= 1;
+        }
+        self.choices == 0
+    }
+
+    /// Shows a delta that [`Request::absorb`] took and that didn't end the request.
+    pub(super) fn show(&self, delta: Delta) {
+        self.answer.push(delta);
+    }
+
+    /// Signs, and shows the last deltas with the receipt.
+    pub(super) fn close(
+        self,
+        last: Vec<Delta>,
+        cut: Option<Cut>,
+        notary: &Notary,
+        metrics: &Metrics,
+    ) {
+        let unfinished = cut.map_or(Finish::Error, Cut::finish);
+        let receipt = notary.close(self.open, unfinished);
+        metrics
+            .e2e_request_latency_seconds
+            .observe(self.began.elapsed().as_secs_f64());
+        let end = End {
+            receipt,
+            usage: self.usage,
+            cut,
+        };
+        self.answer.end(last, end);
+    }
+}
