@@ -1,0 +1,272 @@
+//! `countersign chat`: asks one question, prints the answer as it comes, and
+//! says whether it may be believed.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use client::check::{ExpectedModel, Proof};
+use client::known::{FirstUse, KnownGateways};
+use client::save::{About, SavedAnswer, SavedSignature};
+use client::{
+    Accepted, BaseUrl, ChatAsk, Client, Http, Received, Rejection, ReplyLimits, Sent, Trust,
+};
+use client::{keyfile, save};
+use protocol::{Did, RequestId};
+
+use crate::data_dir::DataDir;
+use crate::terminal::{Screen, harmless};
+
+/// What to ask, whom, and whom to believe.
+///
+/// The answer goes to stdout as it arrives. Then one line goes to stderr:
+/// `verified …`, or `NOT VERIFIED: CHECK: what was found`. The exit status is
+/// 0 only if every check held.
+#[derive(Debug, clap::Args)]
+pub struct ChatArgs {
+    /// The gateway to ask
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: BaseUrl,
+    /// Who asks: a key file of `countersign key new`
+    /// [default: keys/client.pem in the data directory]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The gateway's key, if you know it from elsewhere. Otherwise the key of
+    /// the first answer is kept in known-gateways.toml, and a change is refused
+    #[arg(long, value_name = "DID")]
+    trust: Option<Did>,
+    /// The model to ask [default: the gateway's, if it has only one]
+    #[arg(long, value_name = "M")]
+    model: Option<String>,
+    /// What the model is told beforehand
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Tokens at most
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+    /// 0 always takes the likeliest token, 2 is the wildest
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// The same seed gives the same answer; without one it comes from the signature's nonce
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Keep request, signature, answer, receipt and chain in the new folder DIR
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Speak HTTP/2 instead of HTTP/1.1
+    #[arg(long)]
+    http2: bool,
+    /// What to ask; without it, or with `-`, it is read from stdin
+    prompt: Option<String>,
+}
+
+/// Runs it.
+pub fn run(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting")?;
+    runtime.block_on(chat(args, data))
+}
+
+async fn chat(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
+    if let Some(folder) = &args.save {
+        SavedAnswer::check_free(folder)?;
+    }
+    let key_file = args.key.clone().unwrap_or_else(|| data.client_key());
+    let key = keyfile::load(&key_file)?;
+    let known_file = data.known_gateways();
+    let trust = Trust {
+        gateway: args.trust,
+        known: KnownGateways::load(&known_file)?,
+        whitelist: whitelist(),
+    };
+    let prompt = read_prompt(args.prompt)?;
+    let http = if args.http2 { Http::H2 } else { Http::H1 };
+    let client = Client::new(args.url, Some(key), http, ReplyLimits::default());
+    let ask = ChatAsk {
+        model: match args.model {
+            Some(model) => model,
+            None => only_model(&client).await?,
+        },
+        prompt,
+        system: args.system,
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        seed: args.seed,
+    };
+
+    let mut reply = client.ask(ChatAsk::PATH, ask.body()).await?;
+    let mut screen = Screen::stdout();
+    while let Some(delta) = reply.next().await {
+        screen.print(&delta.text).context("writing to stdout")?;
+    }
+    screen.end().context("writing to stdout")?;
+    let (sent, received) = reply.finish().await;
+
+    let proof = proof(&client, &received).await;
+    let verdict = trust.judge(&sent, &received, proof.as_ref().map_err(String::as_str));
+    // Kept before it is told: a full disk must not look like a success.
+    if let Some(folder) = &args.save {
+        saved(&client, &sent, &received, proof.ok(), &verdict, &trust).write(folder)?;
+    }
+    match verdict {
+        Ok(accepted) => {
+            KnownGateways::remember(&known_file, &accepted.first_uses)?;
+            for first in &accepted.first_uses {
+                eprintln!("{} (kept in {})", first_use(first), known_file.display());
+            }
+            eprintln!("{}", verified(&accepted));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(rejection) => {
+            eprintln!("NOT VERIFIED: {}", one_line(&rejection.to_string()));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// What the gateway keeps about this answer, whatever became of it.
+async fn proof(client: &Client, received: &Received) -> Result<Proof, String> {
+    let id = received.answer.id.as_deref().unwrap_or_default();
+    let id: RequestId = id
+        .parse()
+        .map_err(|_| "the response has no request id".to_owned())?;
+    client
+        .proof(&id)
+        .await
+        .map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+}
+
+async fn only_model(client: &Client) -> anyhow::Result<String> {
+    let mut models = client.models().await?;
+    match models.len() {
+        1 => Ok(models.remove(0)),
+        0 => anyhow::bail!("{} serves no model at the moment", client.url()),
+        _ => anyhow::bail!(
+            "choose a model with --model: {}",
+            harmless(&models.join(", "))
+        ),
+    }
+}
+
+fn read_prompt(given: Option<String>) -> anyhow::Result<String> {
+    if let Some(prompt) = given.filter(|prompt| prompt != "-") {
+        return Ok(prompt);
+    }
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprintln!("Type the prompt, then Ctrl-D:");
+    }
+    let mut prompt = String::new();
+    stdin
+        .read_to_string(&mut prompt)
+        .context("reading the prompt from stdin")?;
+    anyhow::ensure!(!prompt.trim().is_empty(), "the prompt is empty");
+    Ok(prompt)
+}
+
+/// The models whose digests this build knows by itself.
+#[cfg(feature = "runtime")]
+fn whitelist() -> std::collections::BTreeMap<String, ExpectedModel> {
+    let expected = |manifest: &protocol::manifest::Manifest| ExpectedModel {
+        digest: manifest.digest(),
+        numerics: manifest.numerics.clone(),
+    };
+    models::Whitelist::embedded()
+        .iter()
+        .map(|manifest| (manifest.identity.id.clone(), expected(manifest)))
+        .collect()
+}
+
+/// A build without models knows none: they are pinned by first use.
+#[cfg(not(feature = "runtime"))]
+fn whitelist() -> std::collections::BTreeMap<String, ExpectedModel> {
+    Default::default()
+}
+
+fn first_use(first: &FirstUse) -> String {
+    match first {
+        FirstUse::Gateway { authority, gateway } => {
+            format!("first use: the gateway at {authority} has the key {gateway}")
+        }
+        FirstUse::Model { model, known, .. } => format!(
+            "first use: the model {} has the digest {} and is computed as {}",
+            one_line(model),
+            known.digest,
+            one_line(&known.numerics)
+        ),
+    }
+}
+
+fn verified(accepted: &Accepted) -> String {
+    let claims = accepted.receipt.claims();
+    let written: u64 = claims
+        .output
+        .iter()
+        .map(|output| u64::from(output.tokens))
+        .sum();
+    one_line(&format!(
+        "verified {}: {} prompt and {written} output tokens, {} ({}, {}), gateway {}",
+        claims.jti,
+        claims.input.prompt_tokens,
+        claims.model.id,
+        claims.model.digest,
+        claims.numerics.profile,
+        accepted.gateway
+    ))
+}
+
+/// Words from elsewhere never make a second line.
+fn one_line(text: &str) -> String {
+    harmless(&text.replace(['\n', '\t'], " "))
+}
+
+fn saved(
+    client: &Client,
+    sent: &Sent,
+    received: &Received,
+    proof: Option<Proof>,
+    verdict: &Result<Accepted, Rejection>,
+    trust: &Trust,
+) -> SavedAnswer {
+    let gateway = match verdict {
+        Ok(accepted) => Some(accepted.gateway),
+        Err(_) => trust.gateway(&sent.authority),
+    };
+    let rejection = verdict.as_ref().err();
+    let signature = sent.signature.as_ref();
+    SavedAnswer {
+        about: About {
+            v: save::VERSION,
+            url: client.url().to_string(),
+            sent_ms: sent.at.0,
+            received_ms: received.at.0,
+            status: received.status,
+            content_type: received.content_type.clone(),
+            gateway: gateway.map(|did| did.to_string()),
+            verified: verdict.is_ok(),
+            failed_check: rejection.map(|rejection| rejection.check.name().to_owned()),
+            reason: rejection.map(|rejection| rejection.sentence.clone()),
+        },
+        request: sent.body.clone(),
+        signature: SavedSignature {
+            method: sent.method.clone(),
+            authority: sent.authority.clone(),
+            path: sent.path.clone(),
+            query: None,
+            content_digest: signature.map(|headers| headers.content_digest.clone()),
+            signature_input: signature.map(|headers| headers.signature_input.clone()),
+            signature: signature.map(|headers| headers.signature.clone()),
+        },
+        response: received.body.clone(),
+        outputs: (received.answer.choices.iter())
+            .map(|choice| choice.text.clone())
+            .collect(),
+        // A stream that broke has none, but the gateway may keep one.
+        receipt: (received.answer.receipt.clone())
+            .or(proof.as_ref().map(|proof| proof.receipt.clone())),
+        chain: proof.map(|proof| proof.chain.0),
+    }
+}
