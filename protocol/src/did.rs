@@ -121,3 +121,85 @@ impl<'de> Deserialize<'de> for Did {
             .map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::SigningKey;
+
+    #[test]
+    fn a_known_key_has_its_known_did() {
+        // From the did:key specification.
+        let text = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK";
+        assert_eq!(text.parse::<Did>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        let text = SigningKey::from_seed([1; 32]).did().to_string();
+        for changed in [
+            text.replace("did:key:z", "did:key:"),
+            text.replace("did:key:z", "did:web:z"),
+            text.replace("did:key:z", "DID:key:z"),
+            text.replace("did:key:z", "did:key:z1"),
+            format!("{text}#{}", &text[8..]),
+            format!("{text}0"),
+            text[..text.len() - 1].to_owned(),
+            // An X25519 key.
+            "did:key:z6LSeu9HkTHSfLLeUs2nnzUSNedgDUevfNQgQjQC23ZCit6F".to_owned(),
+        ] {
+            assert_eq!(changed.parse::<Did>(), Err(DidError::Form), "{changed}");
+        }
+    }
+
+    #[test]
+    fn keys_that_verify_anything_are_refused() {
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        assert_eq!(Did::from_bytes(identity), Err(DidError::SmallOrder));
+        assert_eq!(Did::from_bytes([0; 32]), Err(DidError::SmallOrder));
+        // y = 2, which is on no point of the curve.
+        let mut off_curve = [0; 32];
+        off_curve[0] = 2;
+        assert_eq!(Did::from_bytes(off_curve), Err(DidError::Point));
+    }
+
+    #[test]
+    fn a_second_encoding_of_a_point_is_refused() {
+        // y + p for a small y: the same point in other bytes.
+        let refused = (0xed..=0xff).filter_map(|low| {
+            let mut bytes = [0xff; 32];
+            (bytes[0], bytes[31]) = (low, 0x7f);
+            VerifyingKey::from_bytes(&bytes).ok()?;
+            Some(Did::from_bytes(bytes))
+        });
+        let refused: Vec<_> = refused.collect();
+        assert!(refused.contains(&Err(DidError::Point)), "{refused:?}");
+        assert!(refused.iter().all(Result::is_err), "{refused:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(seed: [u8; 32]) {
+            let did = SigningKey::from_seed(seed).did();
+            prop_assert_eq!(did.to_string().parse::<Did>(), Ok(did));
+            let json = serde_json::to_string(&did).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Did>(&json).unwrap(), did);
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(bytes: [u8; 32]) {
+            if let Ok(did) = Did::from_bytes(bytes) {
+                prop_assert_eq!(did.as_bytes(), &bytes);
+                prop_assert_eq!(did.to_string().parse::<Did>(), Ok(did));
+            }
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text in "(did:key:z)?[1-9A-Za-z]{0,60}") {
+            let _ = text.parse::<Did>();
+        }
+    }
+}

@@ -77,3 +77,72 @@ impl fmt::Debug for SigningKey {
         write!(f, "SigningKey({})", self.did)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As OpenSSL writes the key of the seed 03 03 … 03.
+    const OPENSSL_PEM: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEIAMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMD\n\
+        -----END PRIVATE KEY-----\n";
+
+    #[test]
+    fn key_files_are_those_of_openssl() {
+        let key = SigningKey::from_seed([3; 32]);
+        assert_eq!(key.to_pkcs8_pem().as_str(), OPENSSL_PEM);
+        let read = SigningKey::from_pkcs8_pem(OPENSSL_PEM).unwrap();
+        assert_eq!(read.did(), key.did());
+    }
+
+    #[test]
+    fn other_texts_are_no_key_files() {
+        for text in [
+            "",
+            "did:key:z6Mk",
+            &OPENSSL_PEM.replace("K2Vw", "K2Vu"),
+            &OPENSSL_PEM[..60],
+        ] {
+            assert_eq!(
+                SigningKey::from_pkcs8_pem(text).map(|key| key.did()),
+                Err(KeyError)
+            );
+        }
+    }
+
+    #[test]
+    fn debug_shows_the_public_half_only() {
+        let key = SigningKey::from_seed([3; 32]);
+        assert_eq!(format!("{key:?}"), format!("SigningKey({})", key.did()));
+    }
+
+    #[test]
+    fn signs_as_rfc_8032_does() {
+        // Its first test vector.
+        let seed = crate::digest::read_hex(
+            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+        );
+        let key = SigningKey::from_seed(seed.unwrap());
+        let signature = crate::digest::read_hex(
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555\
+             fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+        );
+        assert_eq!(key.sign(b""), signature.unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(seed: [u8; 32], message: Vec<u8>) {
+            let key = SigningKey::from_seed(seed);
+            let read = SigningKey::from_pkcs8_pem(&key.to_pkcs8_pem()).unwrap();
+            prop_assert!(key.did().verify(&message, &read.sign(&message)));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text: String) {
+            let _ = SigningKey::from_pkcs8_pem(&text);
+        }
+    }
+}

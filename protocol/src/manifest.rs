@@ -168,3 +168,6 @@ fn is_name(id: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests;

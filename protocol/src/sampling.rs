@@ -240,3 +240,6 @@ impl<'de> Deserialize<'de> for Seed {
             .map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,17 +184,5 @@ impl Choice {
     }
 }
 
-impl RequestLine {
-    /// The line of a request that nobody signed.
-    pub fn unsigned(method: &str, authority: &str, path: &str, query: Option<&str>) -> Self {
-        RequestLine {
-            method: method.to_owned(),
-            authority: authority.to_owned(),
-            path: path.to_owned(),
-            query: query.map(str::to_owned),
-            headers: Default::default(),
-            signature_input: None,
-            signature: None,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;
