@@ -53,15 +53,8 @@ pub(super) async fn send(
         if last {
             return Err(ConnectError::Open(error.into()));
         }
-        forget(shared, &connection).await;
     }
     unreachable!("the second round returns")
-}
-
-/// Leaves a connection that is closing to the answers still on it.
-async fn forget(shared: &super::Shared, closing: &Arc<Connection>) {
-    let mut open = shared.http2.open.lock().await;
-    open.take_if(|open| Arc::ptr_eq(open, closing));
 }
 
 async fn connection(shared: &super::Shared) -> Result<Arc<Connection>, ConnectError> {

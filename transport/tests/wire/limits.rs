@@ -80,6 +80,20 @@ async fn a_dribbled_head_is_closed() {
     assert!(answer.is_empty());
 }
 
+/// The same for a later request of a kept connection.
+#[tokio::test]
+async fn a_slow_second_head_is_closed() {
+    let limits = Limits {
+        header_ms: SHORT,
+        linger_ms: SHORT,
+        ..Limits::default()
+    };
+    let running = Running::limited(reader(), limits).await;
+    let mut socket = first_answer(&running).await;
+    socket.write_all(b"GET / HT").await.unwrap();
+    assert_eq!(read_to_end(&mut socket).await, "");
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let limits = Limits {
@@ -99,7 +113,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
         .send(get("/stream"))
         .await
         .unwrap();
-    for http in Http::ALL {
+    for http in [Http::ALL, Http::ALL, Http::ALL].concat() {
         let connector = running.connector(http);
         let response = connector.send(get("/")).await.unwrap();
         assert_eq!(text(response.into_body()).await, "hello");
@@ -193,6 +207,22 @@ async fn a_refusal_survives_a_client_that_sends_on() {
     let connector = running.connector(Http::H2);
     let response = connector.send(post("/read", body)).await.unwrap();
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+/// What announces too much is not even asked for.
+#[tokio::test]
+async fn a_client_that_asks_first_is_refused_before_it_sends() {
+    let running = Running::start(reader()).await;
+    for (length, answer_begins) in [(5, "HTTP/1.1 100 "), (BODY_MAX + 1, "HTTP/1.1 413 ")] {
+        let mut socket = running.socket().await;
+        let head = format!(
+            "POST /read HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; answer_begins.len()];
+        in_time(socket.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(answer, answer_begins.as_bytes());
+    }
 }
 
 #[tokio::test]
