@@ -92,7 +92,15 @@ impl Rules {
         // Verifying a signature hashes the body: once is enough.
         let (body_sha256, line) = match &signature {
             Some(signature) => (signature.body_sha256, signature.line.clone()),
-            None => (Digest::of(body), unsigned_line(head, target)),
+            None => {
+                let line = RequestLine::unsigned(
+                    signed_head.method,
+                    &target.authority,
+                    target.path,
+                    target.query,
+                );
+                (Digest::of(body), line)
+            }
         };
         Ok(Admitted {
             at: now,
@@ -130,18 +138,6 @@ impl Admitted {
             body_sha256: self.body_sha256,
         }
         .sign(key)
-    }
-}
-
-fn unsigned_line(head: &request::Parts, target: RequestTarget<'_>) -> RequestLine {
-    RequestLine {
-        method: head.method.as_str().to_owned(),
-        authority: target.authority,
-        path: target.path.to_owned(),
-        query: target.query.map(str::to_owned),
-        headers: Default::default(),
-        signature_input: None,
-        signature: None,
     }
 }
 

@@ -27,6 +27,8 @@ use crate::{api, clock};
 
 /// How often credentials are looked through for one that is due.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// How long another process may keep the database to itself: a backup, say.
+const STORE_BUSY_FOR: Duration = Duration::from_secs(5);
 
 /// A gateway that has its ports and serves nobody yet.
 #[derive(Debug)]
@@ -82,7 +84,8 @@ impl Gateway {
             .await
             .map_err(BuildError::Bind)?;
         let registry = Registry::new();
-        let opened = Store::open(&data.database(), StoreMetrics::register(&registry)).await;
+        let store_metrics = StoreMetrics::register(&registry);
+        let opened = Store::open(&data.database(), STORE_BUSY_FOR, store_metrics).await;
         let (store, writer) = opened.map_err(BuildError::Store)?;
         let authorities = config.authorities_at(http.address());
         let door = FrontDoor {

@@ -13,6 +13,8 @@ mod clock;
 mod config;
 mod data_dir;
 mod engine;
+#[cfg(test)]
+mod fixtures;
 mod front_door;
 mod gateway;
 mod gateway_key;

@@ -29,8 +29,6 @@ pub(crate) use writer::{NonceUse, Writer};
 /// Changes that wait for the writer. When it is full, whoever asks waits too:
 /// there are never more of them than requests in flight.
 const CHANGES_WAITING_MAX: usize = 1024;
-/// How long another process may keep the database to itself.
-const BUSY_FOR: Duration = Duration::from_secs(5);
 /// Receipts are read rarely: by id, once each.
 const READERS: u32 = 2;
 
@@ -139,14 +137,16 @@ pub enum StoreError {
 
 impl Store {
     /// Opens or makes the database. Its owner runs the [`Writer`], which ends
-    /// when the last handle is dropped.
+    /// when the store is closed. Another process may keep the database to
+    /// itself for as long as `busy_for`.
     pub(crate) async fn open(
         path: &Path,
+        busy_for: Duration,
         metrics: StoreMetrics,
     ) -> Result<(Self, Writer), StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .busy_timeout(BUSY_FOR)
+            .busy_timeout(busy_for)
             .foreign_keys(true)
             .disable_statement_logging();
         let mut db = options

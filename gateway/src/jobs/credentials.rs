@@ -67,7 +67,7 @@ impl Credentials {
     }
 
     /// These and one more, without those that expired before it was signed.
-    pub(super) fn with(&self, signed: SignedCredential, gateway: &Did) -> Self {
+    pub(crate) fn with(&self, signed: SignedCredential, gateway: &Did) -> Self {
         let signed_ms = signed.unverified().exp_ms.0 - VALID_MS;
         let mut next = self.clone();
         next.issued

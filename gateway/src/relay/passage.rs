@@ -190,3 +190,6 @@ impl Breach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
