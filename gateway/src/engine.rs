@@ -42,7 +42,8 @@ pub(crate) struct JobFacts {
     pub job: JobId,
     pub did: Did,
     pub model: ModelRef,
-    pub numerics: Numerics,
+    /// Known once the model is loaded.
+    pub numerics: Option<Numerics>,
     pub context_tokens: u32,
     pub ready: bool,
 }

@@ -17,7 +17,7 @@ pub(crate) use credentials::Credentials;
 use credentials::Terms;
 
 use crate::clock;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, JobFacts};
 use crate::store::{Store, StoreError};
 
 /// A job as whoever started it hands it over: what it was rented for, and
@@ -150,15 +150,7 @@ impl Jobs {
             job: handle.job.clone(),
             source,
         })?;
-        let facts = AttachedJob {
-            job: said.job,
-            did: said.did,
-            model: said.model,
-            numerics: said.numerics,
-            context_tokens: said.context_tokens,
-            since: clock::now(),
-        };
-        agree(&handle, &facts, said.ready)?;
+        let facts = agree(&handle, said)?;
         let job = Arc::new(Job {
             terms: Terms {
                 class: handle.class,
@@ -275,24 +267,30 @@ impl Drop for Seat {
     }
 }
 
-fn agree(handle: &JobHandle, facts: &AttachedJob, ready: bool) -> Result<(), AttachError> {
+/// What the engine says of itself, if that is what was rented.
+fn agree(handle: &JobHandle, said: JobFacts) -> Result<AttachedJob, AttachError> {
     let job = handle.job.clone();
-    if facts.job != job {
-        return Err(AttachError::OtherJob {
-            job,
-            found: facts.job.clone(),
-        });
+    if said.job != job {
+        let found = said.job;
+        return Err(AttachError::OtherJob { job, found });
     }
-    if facts.model != handle.model {
+    if said.model != handle.model {
         return Err(AttachError::OtherModel {
             job,
             wanted: Box::new(handle.model.clone()),
-            found: Box::new(facts.model.clone()),
+            found: Box::new(said.model),
         });
     }
-    match ready {
-        true => Ok(()),
-        false => Err(AttachError::NotReady { job }),
+    match said.numerics {
+        Some(numerics) if said.ready => Ok(AttachedJob {
+            job,
+            did: said.did,
+            model: said.model,
+            numerics,
+            context_tokens: said.context_tokens,
+            since: clock::now(),
+        }),
+        _ => Err(AttachError::NotReady { job }),
     }
 }
 

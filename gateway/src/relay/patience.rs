@@ -74,21 +74,23 @@ impl Patience {
         work: impl Future<Output = T>,
     ) -> Result<T, Exhausted> {
         let mut work = pin!(work);
+        // Time comes first everywhere: an engine that always has something to
+        // say must not keep us from noticing that it is over.
         if !self.over {
             tokio::select! {
                 biased;
-                done = &mut work => return Ok(done),
-                () = gone => self.cancel(),
                 () = sleep_until(self.until) => {
                     self.until = Instant::now() + self.after_cancel;
                     self.cancel();
                 }
+                done = &mut work => return Ok(done),
+                () = gone => self.cancel(),
             }
         }
         loop {
             tokio::select! {
                 biased;
-                done = &mut work => return Ok(done),
+                () = sleep_until(self.until) => return Err(Exhausted),
                 answer = answered(&mut self.cancelling) => {
                     if let Err(error) = answer {
                         // It may have ended by itself; else time will tell.
@@ -97,7 +99,7 @@ impl Patience {
                     }
                     self.cancelling = None;
                 }
-                () = sleep_until(self.until) => return Err(Exhausted),
+                done = &mut work => return Ok(done),
             }
         }
     }
