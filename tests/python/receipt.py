@@ -45,8 +45,10 @@ def claims_of(compact: str, did: str, typ: str) -> dict:
     read = jws.deserialize_compact(compact, key, algorithms=["EdDSA", "Ed25519"])
     assert read.headers() == {"alg": read.headers()["alg"], "typ": typ, "kid": did}, read.headers()
     claims = json.loads(read.payload)
-    again = jwt.decode(compact, Ed25519PublicKey.from_public_bytes(public), algorithms=["EdDSA"])
-    assert claims == again, "two libraries read two statements"
+    # PyJWT doesn't know the newer name.
+    if read.headers()["alg"] == "EdDSA":
+        again = jwt.decode(compact, Ed25519PublicKey.from_public_bytes(public), algorithms=["EdDSA"])
+        assert claims == again, "two libraries read two statements"
     return claims
 
 

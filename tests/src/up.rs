@@ -63,7 +63,7 @@ impl Up {
         // The banner is complete when the last command to try is there.
         while !banner
             .iter()
-            .any(|line: &String| line.contains("countersign chat"))
+            .any(|line: &String| line.contains(" chat --url "))
         {
             match process.line() {
                 Some(line) => banner.push(line),
