@@ -138,6 +138,11 @@ impl Manifest {
         Ok(())
     }
 
+    /// The manifest as text that [`Manifest::parse`] reads back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a manifest is tables of text and numbers")
+    }
+
     /// The digest of the identity: SHA-256 over a prefix and its canonical JSON.
     pub fn digest(&self) -> ModelDigest {
         // spec 7.2

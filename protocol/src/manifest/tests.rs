@@ -32,6 +32,12 @@ fn code(text: &str) -> &'static str {
 }
 
 #[test]
+fn a_manifest_is_written_as_it_is_read() {
+    let manifest = Manifest::parse(TEXT).unwrap();
+    assert_eq!(Manifest::parse(&manifest.to_toml()), Ok(manifest));
+}
+
+#[test]
 fn a_manifest_is_read() {
     let manifest = Manifest::parse(TEXT).unwrap();
     assert_eq!(manifest.identity.weights_bytes, 98_362_432);
