@@ -155,6 +155,11 @@ impl GatewayConfig {
         }
     }
 
+    /// Whether unsigned requests are answered.
+    pub fn accepts_unsigned(&self) -> bool {
+        self.signatures() == Signatures::Optional
+    }
+
     /// Unsigned requests are accepted on loopback, where nobody else can ask,
     /// and elsewhere only if it is said.
     pub(crate) fn signatures(&self) -> Signatures {
