@@ -106,29 +106,34 @@ impl EngineConfig {
     /// Checks everything, and reads the manifest.
     pub(crate) fn check(&self) -> Result<Manifest, ConfigError> {
         let manifest = Manifest::parse(&self.manifest).map_err(ConfigError::Manifest)?;
-        let limits = &self.limits;
-        let context = limits.context_tokens(&manifest);
-        let mut faults = Vec::new();
-        if limits.kv_tokens_max.get() < context {
-            faults.push(format!(
-                "kv_tokens_max is {}, which doesn't hold one context of {context} tokens",
-                limits.kv_tokens_max
-            ));
-        }
-        if u32::from(limits.n_max.get()) > limits.sequences_max.get() {
-            faults.push(format!(
-                "n_max is {}, more than the {} sequences of a step",
-                limits.n_max, limits.sequences_max
-            ));
-        }
-        match faults.is_empty() {
-            true => Ok(manifest),
-            false => Err(ConfigError::Limits(faults)),
-        }
+        self.limits.check(&manifest)?;
+        Ok(manifest)
     }
 }
 
 impl EngineLimits {
+    /// Whether a job with this model can keep to these limits; every reason why not.
+    pub fn check(&self, manifest: &Manifest) -> Result<(), ConfigError> {
+        let context = self.context_tokens(manifest);
+        let mut faults = Vec::new();
+        if self.kv_tokens_max.get() < context {
+            faults.push(format!(
+                "kv_tokens_max is {}, which doesn't hold one context of {context} tokens",
+                self.kv_tokens_max
+            ));
+        }
+        if u32::from(self.n_max.get()) > self.sequences_max.get() {
+            faults.push(format!(
+                "n_max is {}, more than the {} sequences of a step",
+                self.n_max, self.sequences_max
+            ));
+        }
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(ConfigError::Limits(faults)),
+        }
+    }
+
     /// The longest prompt and output together.
     pub(crate) fn context_tokens(&self, manifest: &Manifest) -> u32 {
         let model = manifest.identity.context_tokens;
