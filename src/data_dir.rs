@@ -74,6 +74,18 @@ impl DataDir {
         self.0.join("run")
     }
 
+    /// Makes the folder of the keys, its owner's alone.
+    #[cfg(feature = "runtime")]
+    pub fn make_keys_folder(&self) -> anyhow::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let folder = self.0.join("keys");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("making {}", folder.display()))
+    }
+
     /// Gateway keys that were used before.
     pub fn known_gateways(&self) -> PathBuf {
         self.0.join("known-gateways.toml")

@@ -9,6 +9,8 @@ mod data_dir;
 mod engine;
 mod key;
 #[cfg(feature = "runtime")]
+mod log;
+#[cfg(feature = "runtime")]
 mod model;
 #[cfg(feature = "runtime")]
 mod progress;
