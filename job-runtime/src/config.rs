@@ -82,7 +82,7 @@ impl Default for EngineLimits {
             body_ms: non_zero(30_000),
             preparing_max: non_zero(2),
             admission_ms: non_zero(600_000),
-            cut_margin_ms: 1_000,
+            cut_margin_ms: 2_000,
         }
     }
 }

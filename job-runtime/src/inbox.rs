@@ -106,12 +106,6 @@ impl Waker {
     pub(crate) fn wake(&self) {
         (self.0)();
     }
-
-    /// Wakes nobody.
-    #[cfg(test)]
-    pub(crate) fn none() -> Self {
-        Self(Arc::new(|| {}))
-    }
 }
 
 impl std::fmt::Debug for Waker {

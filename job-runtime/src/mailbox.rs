@@ -224,7 +224,8 @@ impl AnswerReader {
         }
     }
 
-    fn take(&self) -> Option<News> {
+    /// Takes what is there, if anything is.
+    pub(crate) fn take(&self) -> Option<News> {
         let mut letters = self.0.letters();
         let news = News {
             deltas: std::mem::take(&mut letters.deltas),

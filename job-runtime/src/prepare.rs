@@ -118,9 +118,11 @@ impl Preparer {
     pub(crate) fn tokenize(&self, body: &[u8]) -> Result<Vec<u32>, PrepareError> {
         let ask = api::parse_tokenize(body)?;
         self.known_model(ask.model.as_deref())?;
-        // No model of ours begins its prompts with a token of its own, so
-        // `add_special_tokens` adds none.
-        Ok(self.encode(&ask.prompt))
+        let tokens = self.encode(&ask.prompt);
+        Ok(match ask.add_special_tokens {
+            true => self.begun(tokens),
+            false => tokens,
+        })
     }
 
     /// Reads a `/detokenize` request.
@@ -154,7 +156,7 @@ impl Preparer {
                     .map_err(refused_by_template)?;
                 Ok((self.encode_prompt("messages", &text)?, date))
             }
-            Prompt::Text(text) => Ok((self.encode_prompt("prompt", text)?, None)),
+            Prompt::Text(text) => Ok((self.begun(self.encode_prompt("prompt", text)?), None)),
             Prompt::Tokens(tokens) => {
                 self.in_vocabulary("prompt", tokens.iter().copied())?;
                 Ok((tokens.clone(), None))
@@ -164,16 +166,21 @@ impl Preparer {
 
     fn encode_prompt(&self, param: &str, text: &str) -> Result<Vec<u32>, PrepareError> {
         self.can_fit(param, text.len())?;
-        // Long texts are read up to where it is certain that they are too long.
         let most = self.context_tokens as usize;
-        let first = text.len().min(most * TYPICAL_TOKEN_BYTES);
-        if let Some(cut) = text[..text.floor_char_boundary(first)].rfind(" ")
-            && first < text.len()
-        {
-            let tokens = self.encode(&text[..cut]).len();
-            if tokens > most + CUT_SLACK_TOKENS {
+        // A long text is read only as far as it takes to see that it is too long.
+        let mut bytes = most * TYPICAL_TOKEN_BYTES;
+        while bytes < text.len() {
+            let beginning = &text[..text.floor_char_boundary(bytes)];
+            // Tokens don't reach across a space, so cutting there adds none to speak
+            // of; elsewhere it takes more to be certain.
+            let (beginning, certain) = match beginning.rfind(' ') {
+                Some(space) if bytes - space < most => (&beginning[..space], most + most / 64),
+                _ => (beginning, 2 * most),
+            };
+            if self.encode(beginning).len() > certain {
                 return Err(self.too_long(param, &format!("more than {most} tokens")));
             }
+            bytes *= 4;
         }
         Ok(self.encode(text))
     }
@@ -181,6 +188,17 @@ impl Preparer {
     /// Special tokens are read as such, here and in `/tokenize`, as vLLM does.
     fn encode(&self, text: &str) -> Vec<u32> {
         self.model.tokenizer().encode(text, Special::Parse)
+    }
+
+    /// With the token that begins every text of this model, if there is one. (A
+    /// chat template writes its own.)
+    fn begun(&self, mut tokens: Vec<u32>) -> Vec<u32> {
+        if let Some(bos) = self.model.config().bos
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        tokens
     }
 
     /// Refuses what can't fit before any work is done on it.
@@ -274,8 +292,5 @@ fn refuse(param: &str, code: &'static str, message: String) -> PrepareError {
     })
 }
 
-/// More bytes than a token has on average in any language.
-const TYPICAL_TOKEN_BYTES: usize = 8;
-
-/// Tokens that cutting a text before a space could add.
-const CUT_SLACK_TOKENS: usize = 8;
+/// More bytes than a token has on average in most languages.
+const TYPICAL_TOKEN_BYTES: usize = 6;

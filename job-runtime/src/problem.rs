@@ -19,7 +19,7 @@ use crate::prepare::PrepareError;
 pub(crate) struct Problem {
     status: StatusCode,
     retry_after_s: Option<u64>,
-    error: ErrorObject,
+    error: Box<ErrorObject>,
     receipt: Option<String>,
 }
 
@@ -49,12 +49,12 @@ impl Problem {
         Self {
             status,
             retry_after_s: None,
-            error: ErrorObject {
+            error: Box::new(ErrorObject {
                 message: message.into(),
                 r#type,
                 param: None,
                 code,
-            },
+            }),
             receipt: None,
         }
     }
@@ -140,7 +140,10 @@ pub(crate) fn loading() -> Problem {
 }
 
 pub(crate) fn no_credential() -> Problem {
-    unavailable("no_credential", "the job has no credential yet")
+    unavailable(
+        "no_credential",
+        "the job has no credential that is valid now",
+    )
 }
 
 pub(crate) fn draining() -> Problem {

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use models::Model;
 use protocol::RequestId;
-use protocol::api::{Ask, Kind};
+use protocol::api::Kind;
 use protocol::receipt::{Finish, SignedReceipt};
 use serde::Serialize;
 
 use crate::mailbox::Usage;
+use crate::prepare::Prepared;
 
 pub(crate) use stream::body as stream;
 pub(crate) use whole::whole;
@@ -32,6 +33,7 @@ pub(crate) struct Form {
     pub include_usage: bool,
     pub logprobs: bool,
     pub token_ids: bool,
+    /// Empty if the ids weren't asked for.
     pub prompt: Vec<u32>,
     pub model: Arc<Model>,
 }
@@ -40,10 +42,10 @@ impl Form {
     pub(crate) fn new(
         id: RequestId,
         created_s: u64,
-        ask: &Ask,
-        prompt: Vec<u32>,
+        prepared: &Prepared,
         model: Arc<Model>,
     ) -> Self {
+        let ask = &prepared.ask;
         Self {
             id,
             kind: ask.kind,
@@ -53,7 +55,10 @@ impl Form {
             include_usage: ask.include_usage,
             logprobs: ask.logprobs.is_some(),
             token_ids: ask.return_token_ids,
-            prompt,
+            prompt: match ask.return_token_ids {
+                true => prepared.prompt.clone(),
+                false => Vec::new(),
+            },
             model,
         }
     }
@@ -155,6 +160,6 @@ fn finish_reason(finish: Finish) -> &'static str {
 }
 
 /// A log-probability that JSON can hold; OpenAI writes -9999 for "never".
-fn shown(logprob: f32) -> f32 {
-    logprob.max(-9999.0)
+fn shown(logprob: f32) -> f64 {
+    f64::from(logprob.max(-9999.0))
 }

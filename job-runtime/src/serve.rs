@@ -92,7 +92,7 @@ pub async fn serve(
 /// receipt, before the connection is.
 fn limits(config: &EngineConfig) -> Limits {
     Limits {
-        write_stall_ms: config.limits.stall_ms.saturating_mul(TWICE),
+        write_stall_ms: config.limits.stall_ms.saturating_mul(PATIENCE),
         ..Limits::default()
     }
 }
@@ -196,4 +196,4 @@ async fn quiesce(process: &Process, inbox: &Sender<Submission>, drain: &DrainSig
 /// Time for what is written to be read.
 const FLUSH: Duration = Duration::from_millis(250);
 
-const TWICE: NonZeroU32 = NonZeroU32::new(2).expect("two isn't zero");
+const PATIENCE: NonZeroU32 = NonZeroU32::new(10).expect("ten isn't zero");

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use protocol::api::Kind;
+use protocol::credential::VerifiedCredential;
 use protocol::receipt::Finish;
 use protocol::{RequestId, UnixMs};
 use serde_json::json;
@@ -82,7 +83,7 @@ pub(super) async fn detokenize(State(process): State<Arc<Process>>, request: Req
 /// Reads a request whole, and has it checked.
 async fn receive(process: &Process, request: Request, began: Began) -> Result<Received, Problem> {
     let job = process.serving()?;
-    let credential = job.notary.credential().ok_or_else(problem::no_credential)?;
+    let credential = job.credential()?;
     let (head, body) = request.into_parts();
     let most = process.config.limits.body_bytes_max.get() as usize;
     let body = process.read(body, most).await?;
@@ -143,13 +144,8 @@ async fn complete(
             return Err(problem.with_receipt(receipt.as_ref()));
         }
     };
-    let form = Form::new(
-        admitted.id,
-        began.from_ms.as_secs(),
-        &prepared.ask,
-        prepared.prompt.clone(),
-        Arc::clone(&job.preparer.model),
-    );
+    let model = Arc::clone(&job.preparer.model);
+    let form = Form::new(admitted.id, began.from_ms.as_secs(), &prepared, model);
     let streamed = prepared.ask.stream;
     job.submit(prepared, statement, writer, began)?;
     reply(form, streamed, reader, (permit, listed)).await
@@ -187,7 +183,7 @@ async fn plain(
 ) -> Response {
     let read = async {
         let job = process.serving()?;
-        let credential = job.notary.credential().ok_or_else(problem::no_credential)?;
+        let credential = job.credential()?;
         let (head, body) = request.into_parts();
         let most = process.config.limits.body_bytes_max.get() as usize;
         let body = process.read(body, most).await?;
@@ -230,6 +226,15 @@ impl Process {
 }
 
 impl Job {
+    /// What the job answers under; none before the gateway brought it, or when it
+    /// expired without being renewed.
+    fn credential(&self) -> Result<Arc<VerifiedCredential>, Problem> {
+        let credential = self.notary.credential();
+        credential
+            .filter(|credential| ambient::now() < credential.claims().exp_ms)
+            .ok_or_else(problem::no_credential)
+    }
+
     /// Computes off the async threads, a few at a time; none if it panicked.
     async fn compute<T: Send + 'static>(
         &self,

@@ -62,7 +62,7 @@ struct Logprob {
 #[derive(Debug, Serialize)]
 struct Candidate {
     token: String,
-    logprob: f32,
+    logprob: f64,
     bytes: Vec<u8>,
 }
 

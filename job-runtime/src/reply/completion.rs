@@ -23,7 +23,7 @@ pub(super) struct Choice<'a> {
 #[derive(Debug, Default, Serialize)]
 struct Logprobs {
     text_offset: Vec<usize>,
-    token_logprobs: Vec<f32>,
+    token_logprobs: Vec<f64>,
     tokens: Vec<String>,
     /// The likeliest tokens and the drawn one, by their text.
     top_logprobs: Vec<Map<String, Value>>,
