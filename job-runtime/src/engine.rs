@@ -366,3 +366,6 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// How long to sleep when every reader is behind, before looking for a stall.
 const WATCH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,494 @@
+//! The engine, step by step, with a model that recites the alphabet.
+
+mod alphabet;
+
+use std::num::NonZeroU32;
+
+use protocol::credential::Credential;
+use protocol::receipt::{Finish, ModelRef, Numerics, Receipt, RequestLine};
+use protocol::sampling::{Sampling, Seed, SeedBy};
+use protocol::{Digest, JobId, Kind, ModelDigest, RequestId, SigningKey, UnixMs};
+
+use self::alphabet::{Alphabet, BREAKS, END, PANICS};
+use super::*;
+use crate::inbox::{self, Sender};
+use crate::mailbox::{AnswerReader, End, mailbox};
+use crate::notary::Stated;
+
+/// An engine that moves only when told to.
+struct Bench {
+    engine: Engine<Alphabet>,
+    inbox: Sender<Submission>,
+    notary: Arc<Notary>,
+    metrics: Arc<Metrics>,
+    requests: u8,
+}
+
+/// What a reader got.
+#[derive(Default)]
+struct Read {
+    texts: Vec<String>,
+    tokens: Vec<Vec<u32>>,
+    finishes: Vec<Option<Finish>>,
+    logprobs: Vec<(u32, usize)>,
+    end: Option<End>,
+}
+
+impl Read {
+    fn of(reader: &AnswerReader, choices: usize) -> Self {
+        let mut read = Read {
+            texts: vec![String::new(); choices],
+            tokens: vec![Vec::new(); choices],
+            finishes: vec![None; choices],
+            ..Read::default()
+        };
+        read.more(reader);
+        read
+    }
+
+    fn more(&mut self, reader: &AnswerReader) {
+        let Some(news) = reader.take() else { return };
+        for delta in news.deltas {
+            let choice = usize::from(delta.choice);
+            self.texts[choice].push_str(&delta.text);
+            self.tokens[choice].extend(delta.tokens);
+            self.finishes[choice] = self.finishes[choice].or(delta.finish);
+            let logprobs = delta.logprobs.iter().map(|l| (l.token, l.offset));
+            self.logprobs.extend(logprobs);
+        }
+        self.end = news.end.or(self.end.take());
+    }
+
+    /// The receipt, which must be about exactly what was read.
+    fn receipt(&self) -> Receipt {
+        let receipt = self.end.as_ref().unwrap().receipt.unverified().clone();
+        assert_eq!(receipt.output.len(), self.texts.len());
+        for (choice, output) in receipt.output.iter().enumerate() {
+            assert_eq!(
+                output.text_sha256,
+                Digest::of(self.texts[choice].as_bytes())
+            );
+            assert_eq!(
+                output.tokens_sha256,
+                Digest::of_tokens(&self.tokens[choice])
+            );
+            assert_eq!(output.tokens as usize, self.tokens[choice].len());
+            // A choice that never began has no delta of its own.
+            assert_eq!(
+                output.finish,
+                self.finishes[choice].unwrap_or(output.finish)
+            );
+        }
+        receipt
+    }
+
+    /// `text(finish)` for each choice.
+    fn shown(&self) -> String {
+        let receipt = self.receipt();
+        let choices = self.texts.iter().zip(&receipt.output);
+        let shown: Vec<_> = choices
+            .map(|(text, output)| format!("{text}({})", output.finish))
+            .collect();
+        shown.join(" ")
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(16, 1000)
+    }
+
+    fn with(prefill: u32, kv: u32) -> Self {
+        let non_zero = |value| NonZeroU32::new(value).unwrap();
+        let metrics = Arc::new(Metrics::new("alphabet"));
+        let notary = Arc::new(notary(&metrics));
+        let (inbox, mail) = inbox::inbox();
+        let pace = Pace {
+            scheduler: SchedulerConfig {
+                sequences_max: non_zero(4),
+                prefill_tokens_per_step: non_zero(prefill),
+                kv_tokens_max: non_zero(kv),
+            },
+            stall: Duration::from_secs(3600),
+        };
+        let model = Arc::new(Alphabet::new());
+        Self {
+            engine: Engine::new(model, Arc::clone(&notary), Arc::clone(&metrics), pace, mail),
+            inbox,
+            notary,
+            metrics,
+            requests: 0,
+        }
+    }
+
+    /// Submits a prompt that goes on by the alphabet.
+    fn ask(&mut self, prompt: &str, change: impl FnOnce(&mut Sampling)) -> AnswerReader {
+        self.ask_as(prompt, 1000, change)
+    }
+
+    fn ask_as(
+        &mut self,
+        prompt: &str,
+        unread: usize,
+        change: impl FnOnce(&mut Sampling),
+    ) -> AnswerReader {
+        self.requests += 1;
+        let prompt: Vec<u32> = prompt.bytes().map(u32::from).collect();
+        let mut sampling = sampling();
+        change(&mut sampling);
+        let stated = Stated {
+            id: RequestId::new(Kind::Completion, [self.requests; 16]),
+            client: None,
+            from_ms: UnixMs(0),
+            line: RequestLine::unsigned("POST", "localhost", "/v1/completions", None),
+            body_sha256: Digest::of(b""),
+        };
+        let mut open = self.notary.open(stated, &credential());
+        open.prompt(&prompt);
+        open.sampling(sampling.clone());
+        let (answer, reader) = mailbox(unread, self.inbox.waker());
+        let submission = Submission {
+            open,
+            prompt,
+            sampling,
+            logprobs: Some(1),
+            answer,
+            began: Instant::now(),
+        };
+        assert!(self.inbox.submit(submission).is_ok());
+        reader
+    }
+
+    /// Takes so many turns, or fewer if nothing can run.
+    fn turns(&mut self, most: usize) -> usize {
+        for done in 0..most {
+            self.engine.turn(None);
+            if !self.engine.advance() {
+                return done;
+            }
+        }
+        most
+    }
+}
+
+fn notary(metrics: &Arc<Metrics>) -> Notary {
+    Notary::new(
+        SigningKey::from_seed([2; 32]),
+        JobId::new([3; 16]),
+        SigningKey::from_seed([1; 32]).did(),
+        model(),
+        numerics(),
+        Arc::clone(metrics),
+    )
+}
+
+fn model() -> ModelRef {
+    ModelRef {
+        id: "alphabet".to_owned(),
+        digest: ModelDigest::from_digest(Digest::of(b"alphabet")),
+    }
+}
+
+fn numerics() -> Numerics {
+    Numerics {
+        profile: "test/1".to_owned(),
+        device: "cpu".to_owned(),
+        detail: BTreeMap::new(),
+    }
+}
+
+fn credential() -> protocol::credential::VerifiedCredential {
+    let gateway = SigningKey::from_seed([1; 32]);
+    let credential = Credential {
+        v: 1,
+        iss: gateway.did(),
+        job: JobId::new([3; 16]),
+        sub: SigningKey::from_seed([2; 32]).did(),
+        model: model(),
+        numerics: numerics().profile,
+        class: "test".to_owned(),
+        sandbox: Vec::new(),
+        authorities: vec!["localhost".to_owned()],
+        nbf_ms: UnixMs(0),
+        exp_ms: UnixMs(u64::MAX),
+    };
+    credential.sign(&gateway).verify(&gateway.did()).unwrap()
+}
+
+fn sampling() -> Sampling {
+    Sampling {
+        version: protocol::sampling::VERSION.to_owned(),
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        logit_bias: BTreeMap::new(),
+        max_tokens: 100,
+        min_tokens: 0,
+        stop: Vec::new(),
+        stop_token_ids: Vec::new(),
+        ignore_eos: false,
+        n: 1,
+        seed: Seed(1),
+        seed_by: SeedBy::Client,
+        template_date: None,
+    }
+}
+
+/// The answer to one prompt alone.
+fn check(prompt: &str, change: impl FnOnce(&mut Sampling), expected: &str) {
+    let mut bench = Bench::new();
+    let n = {
+        let mut probe = sampling();
+        change(&mut probe);
+        probe
+    };
+    let reader = bench.ask(prompt, |sampling| *sampling = n.clone());
+    bench.turns(500);
+    assert_eq!(Read::of(&reader, n.n.into()).shown(), expected);
+    assert!(bench.engine.requests.is_empty() && bench.engine.sequences.is_empty());
+}
+
+#[test]
+fn an_answer_ends_by_itself_or_by_a_limit() {
+    check("v", |_| {}, "wxyz(stop)");
+    check("a", |s| s.max_tokens = 3, "bcd(length)");
+    check("a", |s| s.stop = vec!["ef".into()], "bcd(stop)");
+    check(
+        "a",
+        |s| s.stop = vec!["eg".into()],
+        "bcdefghijklmnopqrstuvwxyz(stop)",
+    );
+    check(
+        "a",
+        |s| (s.stop, s.max_tokens) = (vec!["efg".into()], 5),
+        "bcdef(length)",
+    );
+    check(
+        "a",
+        |s| s.stop_token_ids = vec![u32::from(b'd')],
+        "bc(stop)",
+    );
+    check(
+        "x",
+        |s| (s.ignore_eos, s.max_tokens) = (true, 5),
+        "yzab(length)",
+    );
+    check(
+        "a",
+        |s| (s.n, s.max_tokens) = (3, 2),
+        "bc(length) bc(length) bc(length)",
+    );
+}
+
+#[test]
+fn min_tokens_puts_off_stop_strings() {
+    let stop = |s: &mut Sampling| (s.stop, s.min_tokens) = (vec!["d".into()], 3);
+    check("a", stop, "bcdefghijklmnopqrstuvwxyz(stop)");
+    let later = |s: &mut Sampling| (s.stop, s.min_tokens) = (vec!["e".into()], 3);
+    check("a", later, "bcd(stop)");
+}
+
+#[test]
+fn the_terminating_id_is_hashed_and_not_read() {
+    let mut bench = Bench::new();
+    let reader = bench.ask("x", |_| {});
+    bench.turns(10);
+    let read = Read::of(&reader, 1);
+    assert_eq!(read.tokens[0], [u32::from(b'y'), u32::from(b'z'), END]);
+    assert_eq!(read.receipt().output[0].tokens, 3);
+    assert_eq!(read.end.unwrap().usage.completion, 3);
+}
+
+#[test]
+fn logprobs_come_with_the_text_that_they_are_about() {
+    let mut bench = Bench::new();
+    let reader = bench.ask("a", |s| s.stop = vec!["ef".into()]);
+    bench.turns(4);
+    let mut read = Read::of(&reader, 1);
+    let drawn = |letter: u8, offset| (u32::from(letter), offset);
+    assert_eq!(read.texts[0], "bcd");
+    let until_d = vec![drawn(b'b', 0), drawn(b'c', 1), drawn(b'd', 2)];
+    assert_eq!(read.logprobs, until_d, "e may begin the stop string");
+    bench.turns(10);
+    read.more(&reader);
+    assert_eq!(read.logprobs, until_d, "the stop string has none");
+    assert_eq!(read.tokens[0].len(), 5, "its ids are hashed and shown");
+    read.receipt();
+}
+
+#[test]
+fn requests_run_together_as_they_run_alone() {
+    for (prefill, kv) in [(16, 1000), (1, 1000), (3, 60)] {
+        let mut bench = Bench::with(prefill, kv);
+        let prompts = [
+            "long prompt, much longer than one step k",
+            "x",
+            "abcdef",
+            "mnop",
+            "q",
+            "r",
+        ];
+        let readers: Vec<_> = prompts.map(|prompt| bench.ask(prompt, |_| {})).into();
+        bench.turns(2000);
+        let shown: Vec<_> = readers.iter().map(|r| Read::of(r, 1).shown()).collect();
+        let alone = [
+            "lmnopqrstuvwxyz",
+            "yz",
+            "ghijklmnopqrstuvwxyz",
+            "qrstuvwxyz",
+            "rstuvwxyz",
+            "stuvwxyz",
+        ];
+        assert_eq!(
+            shown,
+            alone.map(|text| format!("{text}(stop)")),
+            "{prefill} {kv}"
+        );
+        let preempted = bench.metrics.num_preemptions_total.get();
+        assert_eq!(preempted > 0, kv == 60, "{preempted} preemptions");
+    }
+}
+
+#[test]
+fn choices_share_one_prefill() {
+    let mut bench = Bench::new();
+    let reader = bench.ask("a prompt of some tokens w", |s| s.n = 4);
+    bench.turns(100);
+    assert_eq!(Read::of(&reader, 4).shown(), ["xyz(stop)"; 4].join(" "));
+    assert_eq!(bench.metrics.prompt_tokens_total.get(), 25);
+    assert_eq!(bench.engine.model.tokens_read(), 25 + 4 * 3);
+}
+
+#[test]
+fn cancelling_frees_at_once_and_signs() {
+    let mut bench = Bench::new();
+    let reader = bench.ask("a", |s| s.stop = vec!["fgh".into()]);
+    let other = bench.ask("v", |_| {});
+    bench.turns(5);
+    let mut read = Read::of(&reader, 1);
+    assert_eq!(read.texts[0], "bcde", "f is held back");
+    assert!(reader.canceller().cancel());
+    bench.turns(1);
+    read.more(&reader);
+    assert_eq!(read.shown(), "bcdef(cancelled)");
+    assert_eq!(read.end.unwrap().cut, Some(Cut::Cancelled));
+    assert_eq!(bench.engine.sequences.len(), 0, "v ended in its 5th step");
+    assert!(!reader.canceller().cancel(), "it has ended");
+    assert_eq!(Read::of(&other, 1).shown(), "wxyz(stop)");
+}
+
+#[test]
+fn a_reader_that_leaves_cancels() {
+    let mut bench = Bench::new();
+    drop(bench.ask("a", |_| {}));
+    bench.turns(1);
+    assert!(bench.engine.requests.is_empty());
+    let reader = bench.ask("y", |_| {});
+    bench.turns(9);
+    let receipt = Read::of(&reader, 1).receipt();
+    assert_eq!(receipt.seq, 1, "the cancelled one has a receipt too");
+}
+
+#[test]
+fn a_slow_reader_sits_out_and_loses_nothing() {
+    let mut bench = Bench::new();
+    let slow = bench.ask_as("a", 4, |_| {});
+    let quick = bench.ask("a", |_| {});
+    bench.turns(100);
+    let mut read = Read::of(&slow, 1);
+    assert_eq!(read.texts[0], "bcde", "no more than it may leave unread");
+    assert_eq!(
+        Read::of(&quick, 1).shown(),
+        "bcdefghijklmnopqrstuvwxyz(stop)"
+    );
+    while read.end.is_none() {
+        assert!(bench.turns(100) <= 4, "it fills up again");
+        read.more(&slow);
+    }
+    assert_eq!(read.shown(), "bcdefghijklmnopqrstuvwxyz(stop)");
+}
+
+#[test]
+fn a_reader_that_stalls_is_cut() {
+    let mut bench = Bench::new();
+    bench.engine.pace.stall = Duration::ZERO;
+    let reader = bench.ask_as("a", 4, |_| {});
+    bench.turns(100);
+    let read = Read::of(&reader, 1);
+    assert_eq!(read.shown(), "bcde(deadline)");
+    assert_eq!(read.end.unwrap().cut, Some(Cut::Stalled));
+}
+
+#[test]
+fn a_failure_ends_only_the_request_that_it_names() {
+    let mut bench = Bench::new();
+    let sound = bench.ask("v", |_| {});
+    let broken = bench.ask(&format!("ab{BREAKS}"), |_| {});
+    bench.turns(20);
+    let read = Read::of(&broken, 1);
+    assert_eq!(read.shown(), "(error)");
+    assert_eq!(read.end.unwrap().cut, Some(Cut::Failed));
+    assert_eq!(Read::of(&sound, 1).shown(), "wxyz(stop)");
+}
+
+#[test]
+fn a_panic_ends_the_step_and_not_the_engine() {
+    let mut bench = Bench::new();
+    let panicking = bench.ask(&format!("ab{PANICS}"), |s| s.n = 2);
+    bench.turns(20);
+    assert_eq!(Read::of(&panicking, 2).shown(), "(error) (error)");
+    let next = bench.ask("v", |_| {});
+    bench.turns(20);
+    assert_eq!(Read::of(&next, 1).shown(), "wxyz(stop)");
+}
+
+#[test]
+fn the_end_of_a_drain_cuts_what_runs_and_what_comes() {
+    let mut bench = Bench::new();
+    let running = bench.ask("a", |_| {});
+    bench.turns(2);
+    bench.inbox.cut();
+    let late = bench.ask("a", |_| {});
+    bench.turns(2);
+    assert_eq!(Read::of(&running, 1).shown(), "bc(deadline)");
+    assert_eq!(Read::of(&late, 1).shown(), "(deadline)");
+    bench.inbox.close();
+    assert!(!bench.engine.turn(None), "nothing is left to do");
+}
+
+#[test]
+fn the_chain_is_gap_free_whoever_signs() {
+    let metrics = Arc::new(Metrics::new("alphabet"));
+    let notary = Arc::new(notary(&metrics));
+    let sign = |number: u8| {
+        let stated = Stated {
+            id: RequestId::new(Kind::Chat, [number; 16]),
+            client: None,
+            from_ms: UnixMs(0),
+            line: RequestLine::unsigned("POST", "localhost", "/v1/chat/completions", None),
+            body_sha256: Digest::of(b""),
+        };
+        notary.close(notary.open(stated, &credential()), Finish::Refused)
+    };
+    let mut signed: Vec<_> = std::thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|thread| {
+            let sign = &sign;
+            scope.spawn(move || (0..50).map(|i| sign(thread * 50 + i)).collect::<Vec<_>>())
+        });
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    signed.sort_by_key(|receipt| receipt.unverified().seq);
+    let mut prev = None;
+    for (seq, receipt) in signed.iter().enumerate() {
+        assert_eq!(receipt.unverified().seq, seq as u64);
+        assert_eq!(receipt.unverified().prev, prev);
+        prev = Some(receipt.digest());
+    }
+}
