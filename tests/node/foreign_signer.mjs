@@ -1,18 +1,19 @@
-// Signs the OpenAI SDK's requests with http-message-signatures: node foreign_signer.mjs URL GATEWAY_DID.
+// Signs the OpenAI SDK's requests with http-message-signatures: node foreign_signer.mjs URL GATEWAY_DID KEY_FILE.
 //
 // The library makes the signature; a few lines here choose what it covers and add nonce and expiry, which
-// the server insists on. The gateway must require signatures.
+// the server insists on. The gateway must require signatures, and let that key ask.
 
 import assert from "node:assert/strict";
-import { createHash, generateKeyPairSync, randomBytes } from "node:crypto";
+import { createHash, createPrivateKey, createPublicKey, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createSigner, httpbis } from "http-message-signatures";
 import OpenAI from "openai";
 
 import { covers, didOf, verified } from "./receipt.mjs";
 
-const [url, gateway] = process.argv.slice(2);
-const { privateKey, publicKey } = generateKeyPairSync("ed25519");
-const did = didOf(Buffer.from(publicKey.export({ format: "jwk" }).x, "base64url"));
+const [url, gateway, keyFile] = process.argv.slice(2);
+const privateKey = createPrivateKey(readFileSync(keyFile));
+const did = didOf(Buffer.from(createPublicKey(privateKey).export({ format: "jwk" }).x, "base64url"));
 const key = createSigner(privateKey, "ed25519", did);
 const WHEN_PRESENT = ["content-type", "content-encoding", "idempotency-key", "countersign-grant", "countersign-job"];
 

@@ -1,27 +1,28 @@
-"""Signs the OpenAI SDK's requests with http-message-signatures: python foreign_signer.py URL GATEWAY_DID.
+"""Signs the OpenAI SDK's requests with http-message-signatures: python foreign_signer.py URL GATEWAY_DID KEY_FILE.
 
 The library makes the signature; a few lines here choose what it covers and add nonce and expiry, which
-the server insists on. The gateway must require signatures.
+the server insists on. The gateway must require signatures, and let that key ask.
 """
 
 import datetime
 import json
+import pathlib
 import secrets
 import sys
 
 import httpx2
 import openai
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from http_message_signatures import HTTPMessageSigner, MappingKeyResolver, algorithms
 from http_message_signatures.httpx2 import adapt_message
 
 from receipt import covers, did_of, verified
 
-URL, GATEWAY = sys.argv[1:]
-KEY = Ed25519PrivateKey.generate()
+URL, GATEWAY, KEY_FILE = sys.argv[1:]
+KEY = load_pem_private_key(pathlib.Path(KEY_FILE).read_bytes(), password=None)
 DID = did_of(KEY.public_key().public_bytes_raw())
 SIGNER = HTTPMessageSigner(
-    signature_algorithm=algorithms.ED25519, key_resolver=MappingKeyResolver(private_keys={DID: KEY})
+    signature_algorithm=algorithms.ED25519, key_resolver=MappingKeyResolver(public_keys={}, private_keys={DID: KEY})
 )
 WHEN_PRESENT = ("content-type", "content-encoding", "idempotency-key", "countersign-grant", "countersign-job")
 

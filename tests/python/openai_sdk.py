@@ -104,9 +104,15 @@ def chat_usage_chunk():
     proven(chunks[0].id, receipt, texts, finishes)
 
 
+def stopping() -> dict:
+    """The same question, with a stop text that the answer meets: the SDK's helper refuses an answer cut by length."""
+    said = client.chat.completions.create(**ASK).choices[0].message.content
+    return ASK | {"stop": [said[8:11]]}
+
+
 def chat_stream_helper():
     receipts = []
-    with client.chat.completions.stream(**ASK) as stream:
+    with client.chat.completions.stream(**stopping()) as stream:
         deltas = ""
         for event in stream:
             if event.type == "content.delta":
@@ -188,20 +194,22 @@ def refusals():
 
 
 async def async_chat():
+    ask = stopping()
+
     async def streamed() -> tuple:
-        chunks = [chunk async for chunk in await later.chat.completions.create(**ASK, stream=True)]
+        chunks = [chunk async for chunk in await later.chat.completions.create(**ask, stream=True)]
         return chunks[0].id, *gathered(chunks)
 
     async def helped() -> tuple:
         chunks = []
-        async with later.chat.completions.stream(**ASK) as stream:
+        async with later.chat.completions.stream(**ask) as stream:
             async for event in stream:
                 chunks += [event.chunk] if event.type == "chunk" else []
             answer = await stream.get_final_completion()
         return answer.id, *gathered(chunks)
 
     async def whole() -> tuple:
-        answer = await later.chat.completions.create(**ASK)
+        answer = await later.chat.completions.create(**ask)
         (choice,) = answer.choices
         return answer.id, [choice.message.content], [choice.finish_reason], answer.receipt
 

@@ -362,7 +362,7 @@ fn tokens_are_the_oracles() {
     let oracle = std::fs::read(root().join("tests/data/oracle/tokenize.json")).unwrap();
     let oracle: Value = serde_json::from_slice(&oracle).unwrap();
     let items = oracle["items"].as_array().unwrap();
-    assert_eq!(items.len(), 220);
+    assert_eq!(items.len(), 110);
     for item in items {
         let told = asker.post(
             "/tokenize",

@@ -187,8 +187,12 @@ fn loopback_can_require_signatures_too() {
     let refused = Asker::anonymous(&up, Http::H1).post(CHAT, &body);
     assert_eq!(refused.status, 401);
     assert_eq!(refused.body()["error"]["code"], "signature_missing");
-    let asker = Asker::signing(&up, Http::H1);
+    // The key that `up` made for the command that it prints is the only one that may.
+    let asker = Asker::with_key_file(&up, Http::H1, &data.path().join("keys/client.pem"));
     asker.post(CHAT, &body).proven(&asker);
+    let stranger = Asker::signing(&up, Http::H1).post(CHAT, &body);
+    assert_eq!(stranger.status, 403);
+    assert_eq!(stranger.body()["error"]["code"], "did_not_allowed");
 }
 
 #[test]

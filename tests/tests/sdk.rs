@@ -7,6 +7,7 @@
 // A broken expectation is a failed test, in helpers too.
 #![allow(clippy::unwrap_used)]
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -22,16 +23,32 @@ fn open() -> &'static Up {
     UP.get_or_init(|| Up::start(BINARY))
 }
 
-/// Takes signed requests only.
-fn strict() -> &'static Up {
-    static UP: OnceLock<(Up, TempDir)> = OnceLock::new();
-    let (up, _) = UP.get_or_init(|| {
+/// Takes requests signed by one key only, which `countersign key` made.
+struct Strict {
+    up: Up,
+    key: PathBuf,
+    _data: TempDir,
+}
+
+fn strict() -> &'static Strict {
+    static STRICT: OnceLock<Strict> = OnceLock::new();
+    STRICT.get_or_init(|| {
         let data = TempDir::with_prefix("countersign-").unwrap();
-        let up = Up::with(BINARY, data.path(), &["--require-signed"])
-            .unwrap_or_else(|ended| panic!("{ended:?}"));
-        (up, data)
-    });
-    up
+        let key = data.path().join("key.pem");
+        let made = Command::new(BINARY)
+            .args(["key", "new"])
+            .arg(&key)
+            .output()
+            .unwrap();
+        let did = String::from_utf8(made.stdout).unwrap();
+        let more = ["--require-signed", "--allow-did", did.trim()];
+        let up = Up::with(BINARY, data.path(), &more).unwrap_or_else(|ended| panic!("{ended:?}"));
+        Strict {
+            up,
+            key,
+            _data: data,
+        }
+    })
 }
 
 fn passes(mut script: Command) {
@@ -54,6 +71,14 @@ fn against(mut script: Command, up: &Up) {
     passes(script);
 }
 
+fn signed_against(mut script: Command, strict: &Strict) {
+    script
+        .arg(strict.up.base())
+        .arg(&strict.up.gateway)
+        .arg(&strict.key);
+    passes(script);
+}
+
 #[test]
 fn openai_for_python() {
     against(python("openai_sdk.py"), open());
@@ -66,12 +91,12 @@ fn openai_for_node() {
 
 #[test]
 fn http_message_signatures_for_python() {
-    against(python("foreign_signer.py"), strict());
+    signed_against(python("foreign_signer.py"), strict());
 }
 
 #[test]
 fn http_message_signatures_for_node() {
-    against(node("foreign_signer.mjs"), strict());
+    signed_against(node("foreign_signer.mjs"), strict());
 }
 
 #[test]
