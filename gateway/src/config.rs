@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 
 use protocol::Did;
+use protocol::request_signature::normalize_authority;
 use serde::Deserialize;
 
 /// Where the gateway listens and whom it lets in.
@@ -45,7 +46,9 @@ pub struct GatewayConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayLimits {
-    /// The longest request body. Read into memory before anything else.
+    /// The longest request body. Read into memory before anything else, and
+    /// parsed whole: so it also bounds how long a bad one keeps us busy. A
+    /// conversation of 128k tokens fits into the default.
     pub body_bytes_max: NonZeroUsize,
     /// Requests in flight, draining ones included; more are refused with 503.
     pub requests_max: NonZeroUsize,
@@ -96,7 +99,7 @@ pub enum ConfigFault {
 impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
-            body_bytes_max: size(4 << 20),
+            body_bytes_max: size(1 << 20),
             requests_max: size(256),
             body_ms_max: time(30_000),
             events_unread_max: NonZeroUsize::new(64).expect("isn't zero"),
@@ -173,7 +176,8 @@ impl GatewayConfig {
     /// The names that this gateway answers to, once it knows its port.
     pub(crate) fn authorities_at(&self, bound: SocketAddr) -> Vec<String> {
         if !self.authorities.is_empty() {
-            return self.authorities.clone();
+            let normal = |name: &String| normalize_authority(name, Some(80));
+            return self.authorities.iter().map(normal).collect();
         }
         // A client leaves out the port that its scheme implies.
         let with_port = |host: String| match bound.port() {
@@ -289,5 +293,11 @@ mod tests {
         assert_eq!(at("[::1]:8080"), ["[::1]:8080", "localhost:8080"]);
         assert_eq!(at("127.0.0.1:80"), ["127.0.0.1", "localhost"]);
         assert!(at("0.0.0.0:8080").contains(&"127.0.0.1:8080".to_owned()));
+        let mut named = config("0.0.0.0:8080");
+        named.authorities = vec!["a.example:80".to_owned(), "b.example:81".to_owned()];
+        assert_eq!(
+            named.authorities_at(named.http),
+            ["a.example", "b.example:81"]
+        );
     }
 }
