@@ -11,6 +11,8 @@ mod ambient;
 mod api;
 mod config;
 mod engine;
+#[cfg(test)]
+mod fixtures;
 mod inbox;
 mod language_model;
 mod mailbox;

@@ -176,3 +176,73 @@ impl Notary {
         signed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::credential::Credential;
+
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn the_chain_is_gap_free_whoever_signs() {
+        let notary = fixtures::notary(&Arc::new(Metrics::new("alphabet")));
+        let sign = |number| notary.close(fixtures::open(&notary, number), Finish::Refused);
+        let mut signed: Vec<_> = std::thread::scope(|scope| {
+            let threads = [0, 1, 2, 3].map(|thread| {
+                let sign = &sign;
+                scope.spawn(move || (0..50).map(|i| sign(thread * 50 + i)).collect::<Vec<_>>())
+            });
+            let joined = threads.into_iter().map(|thread| thread.join().unwrap());
+            joined.flatten().collect()
+        });
+        signed.sort_by_key(|receipt| receipt.unverified().seq);
+        let mut prev = None;
+        for (seq, receipt) in signed.iter().enumerate() {
+            assert_eq!(receipt.unverified().seq, seq as u64);
+            assert_eq!(receipt.unverified().prev, prev);
+            prev = Some(receipt.digest());
+        }
+    }
+
+    #[test]
+    fn only_its_own_credential_appoints_it() {
+        let check = |change: fn(&mut Credential), expected: Result<(), &str>| {
+            let notary = fixtures::notary(&Arc::new(Metrics::new("alphabet")));
+            let mut claims = fixtures::claims();
+            change(&mut claims);
+            let signed = claims.sign(&fixtures::gateway());
+            let authorities = [fixtures::AUTHORITY.to_owned()];
+            let appointed = notary.appoint(signed.compact(), &authorities);
+            assert_eq!(appointed.map_err(|refused| refused.code()), expected);
+            assert_eq!(notary.credential().is_some(), expected.is_ok());
+        };
+        check(|_| {}, Ok(()));
+        check(|c| c.job = JobId::new([9; 16]), Err("credential_other"));
+        check(|c| c.model.id.push('x'), Err("credential_other"));
+        check(|c| c.numerics.push('x'), Err("credential_other"));
+        check(|c| c.exp_ms = UnixMs(1), Err("credential_validity"));
+        check(
+            |c| c.nbf_ms = UnixMs(8_000_000_000_000_000),
+            Err("credential_validity"),
+        );
+        check(
+            |c| c.authorities.push("evil".into()),
+            Err("credential_authority"),
+        );
+        let another = |c: &mut Credential| c.sub = SigningKey::from_seed([9; 32]).did();
+        check(another, Err("credential_other"));
+
+        let notary = fixtures::notary(&Arc::new(Metrics::new("alphabet")));
+        let key = SigningKey::from_seed([9; 32]);
+        let claims = Credential {
+            iss: key.did(),
+            ..fixtures::claims()
+        };
+        let forged = claims.sign(&key);
+        assert_eq!(
+            notary.appoint(forged.compact(), &[]).unwrap_err().code(),
+            "credential_untrusted"
+        );
+    }
+}

@@ -72,6 +72,14 @@ impl Form {
         self.model.tokenizer().piece(token).unwrap_or_default()
     }
 
+    /// What a chunk calls itself.
+    fn chunk(&self) -> &'static str {
+        match self.kind {
+            Kind::Chat => chat::CHUNK,
+            Kind::Completion => completion::OBJECT,
+        }
+    }
+
     /// The choice's ids, where they were asked for.
     fn token_ids<'a>(&self, tokens: &'a [u32]) -> Option<&'a [u32]> {
         self.token_ids.then_some(tokens)

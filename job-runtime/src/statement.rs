@@ -60,3 +60,25 @@ impl Drop for Statement {
         self.end(Finish::Cancelled);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn whoever_signed_gets_a_receipt_whatever_happens() {
+        let notary = Arc::new(fixtures::notary(&Arc::new(Metrics::new("alphabet"))));
+        let state = |number, signed| {
+            Statement::new(fixtures::open(&notary, number), signed, Arc::clone(&notary))
+        };
+        let refused = state(0, true).close(Finish::Refused).unwrap();
+        assert_eq!(refused.unverified().output[0].finish, Finish::Refused);
+        assert!(state(1, false).close(Finish::Refused).is_none());
+        drop(state(2, false));
+        drop(state(3, true)); // the connection was, before the engine had it
+        let next = state(4, true).close(Finish::Refused).unwrap();
+        assert_eq!(next.unverified().seq, 2, "the dropped one was signed");
+    }
+}

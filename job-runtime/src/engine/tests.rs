@@ -4,16 +4,15 @@ mod alphabet;
 
 use std::num::NonZeroU32;
 
-use protocol::credential::Credential;
-use protocol::receipt::{Finish, ModelRef, Numerics, Receipt, RequestLine};
+use protocol::Digest;
+use protocol::receipt::{Finish, Receipt};
 use protocol::sampling::{Sampling, Seed, SeedBy};
-use protocol::{Digest, JobId, Kind, ModelDigest, RequestId, SigningKey, UnixMs};
 
 use self::alphabet::{Alphabet, BREAKS, END, PANICS};
 use super::*;
+use crate::fixtures;
 use crate::inbox::{self, Sender};
 use crate::mailbox::{AnswerReader, End, mailbox};
-use crate::notary::Stated;
 
 /// An engine that moves only when told to.
 struct Bench {
@@ -101,7 +100,7 @@ impl Bench {
     fn with(prefill: u32, kv: u32) -> Self {
         let non_zero = |value| NonZeroU32::new(value).unwrap();
         let metrics = Arc::new(Metrics::new("alphabet"));
-        let notary = Arc::new(notary(&metrics));
+        let notary = Arc::new(fixtures::notary(&metrics));
         let (inbox, mail) = inbox::inbox();
         let pace = Pace {
             scheduler: SchedulerConfig {
@@ -136,14 +135,7 @@ impl Bench {
         let prompt: Vec<u32> = prompt.bytes().map(u32::from).collect();
         let mut sampling = sampling();
         change(&mut sampling);
-        let stated = Stated {
-            id: RequestId::new(Kind::Completion, [self.requests; 16]),
-            client: None,
-            from_ms: UnixMs(0),
-            line: RequestLine::unsigned("POST", "localhost", "/v1/completions", None),
-            body_sha256: Digest::of(b""),
-        };
-        let mut open = self.notary.open(stated, &credential());
+        let mut open = fixtures::open(&self.notary, self.requests);
         open.prompt(&prompt);
         open.sampling(sampling.clone());
         let (answer, reader) = mailbox(unread, self.inbox.waker());
@@ -169,50 +161,6 @@ impl Bench {
         }
         most
     }
-}
-
-fn notary(metrics: &Arc<Metrics>) -> Notary {
-    Notary::new(
-        SigningKey::from_seed([2; 32]),
-        JobId::new([3; 16]),
-        SigningKey::from_seed([1; 32]).did(),
-        model(),
-        numerics(),
-        Arc::clone(metrics),
-    )
-}
-
-fn model() -> ModelRef {
-    ModelRef {
-        id: "alphabet".to_owned(),
-        digest: ModelDigest::from_digest(Digest::of(b"alphabet")),
-    }
-}
-
-fn numerics() -> Numerics {
-    Numerics {
-        profile: "test/1".to_owned(),
-        device: "cpu".to_owned(),
-        detail: BTreeMap::new(),
-    }
-}
-
-fn credential() -> protocol::credential::VerifiedCredential {
-    let gateway = SigningKey::from_seed([1; 32]);
-    let credential = Credential {
-        v: 1,
-        iss: gateway.did(),
-        job: JobId::new([3; 16]),
-        sub: SigningKey::from_seed([2; 32]).did(),
-        model: model(),
-        numerics: numerics().profile,
-        class: "test".to_owned(),
-        sandbox: Vec::new(),
-        authorities: vec!["localhost".to_owned()],
-        nbf_ms: UnixMs(0),
-        exp_ms: UnixMs(u64::MAX),
-    };
-    credential.sign(&gateway).verify(&gateway.did()).unwrap()
 }
 
 fn sampling() -> Sampling {
@@ -458,37 +406,4 @@ fn the_end_of_a_drain_cuts_what_runs_and_what_comes() {
     assert_eq!(Read::of(&late, 1).shown(), "(deadline)");
     bench.inbox.close();
     assert!(!bench.engine.turn(None), "nothing is left to do");
-}
-
-#[test]
-fn the_chain_is_gap_free_whoever_signs() {
-    let metrics = Arc::new(Metrics::new("alphabet"));
-    let notary = Arc::new(notary(&metrics));
-    let sign = |number: u8| {
-        let stated = Stated {
-            id: RequestId::new(Kind::Chat, [number; 16]),
-            client: None,
-            from_ms: UnixMs(0),
-            line: RequestLine::unsigned("POST", "localhost", "/v1/chat/completions", None),
-            body_sha256: Digest::of(b""),
-        };
-        notary.close(notary.open(stated, &credential()), Finish::Refused)
-    };
-    let mut signed: Vec<_> = std::thread::scope(|scope| {
-        let threads = [0, 1, 2, 3].map(|thread| {
-            let sign = &sign;
-            scope.spawn(move || (0..50).map(|i| sign(thread * 50 + i)).collect::<Vec<_>>())
-        });
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect()
-    });
-    signed.sort_by_key(|receipt| receipt.unverified().seq);
-    let mut prev = None;
-    for (seq, receipt) in signed.iter().enumerate() {
-        assert_eq!(receipt.unverified().seq, seq as u64);
-        assert_eq!(receipt.unverified().prev, prev);
-        prev = Some(receipt.digest());
-    }
 }

@@ -16,6 +16,9 @@ pub(super) struct Choice<'a> {
     text: &'a str,
     logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
+    /// Here, and not around the choices as in chat: so vLLM has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_ids: Option<&'a [u32]>,
 }
@@ -29,12 +32,21 @@ struct Logprobs {
     top_logprobs: Vec<Map<String, Value>>,
 }
 
+impl<'a> Choice<'a> {
+    /// The same, with the prompt's ids, where they were asked for.
+    pub(super) fn prompt(mut self, ids: Option<&'a [u32]>) -> Self {
+        self.prompt_token_ids = ids;
+        self
+    }
+}
+
 pub(super) fn text<'a>(form: &Form, delta: &'a Delta) -> Choice<'a> {
     Choice {
         index: delta.choice,
         text: &delta.text,
         logprobs: logprobs(form, &delta.logprobs),
         finish_reason: None,
+        prompt_token_ids: None,
         token_ids: form.token_ids(&delta.tokens),
     }
 }
@@ -45,16 +57,18 @@ pub(super) fn finish<'a>(form: &Form, index: u8, finish: Finish, tokens: &'a [u3
         text: "",
         logprobs: None,
         finish_reason: Some(finish_reason(finish)),
+        prompt_token_ids: None,
         token_ids: form.token_ids(tokens),
     }
 }
 
-pub(super) fn whole<'a>(form: &Form, choice: &'a super::whole::Choice) -> Choice<'a> {
+pub(super) fn whole<'a>(form: &'a Form, choice: &'a super::whole::Choice) -> Choice<'a> {
     Choice {
         index: choice.index,
         text: &choice.text,
         logprobs: logprobs(form, &choice.logprobs),
         finish_reason: Some(finish_reason(choice.finish)),
+        prompt_token_ids: form.prompt_token_ids(),
         token_ids: form.token_ids(&choice.tokens),
     }
 }

@@ -4,6 +4,7 @@
 //! What is ready together leaves as one frame. An answer that was cut ends
 //! with an error event that carries the receipt, and without `[DONE]`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -81,7 +82,16 @@ impl State {
 #[derive(Debug, Default)]
 struct Events {
     bytes: BytesMut,
-    prompt_shown: bool,
+    /// Choices that had a chunk, by number: the first one shows the prompt's ids.
+    begun: BTreeSet<u8>,
+}
+
+/// A choice in a chunk.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Piece<'a> {
+    Chat(chat::ChunkChoice<'a>),
+    Completion(completion::Choice<'a>),
 }
 
 impl Events {
@@ -91,7 +101,7 @@ impl Events {
 
     fn roles(&mut self, form: &Form) {
         for index in 0..form.n {
-            self.chunk(form, chat::CHUNK, chat::role(index), None);
+            self.chunk(form, index, Piece::Chat(chat::role(index)), None);
         }
     }
 
@@ -125,56 +135,44 @@ impl Events {
         let finish = delta.finish.filter(by_itself);
         // Ids that come without text ride on the finish chunk, if there is one.
         let shows_ids = form.token_ids && !delta.tokens.is_empty() && finish.is_none();
+        let index = delta.choice;
         if speaks || shows_ids {
-            match form.kind {
-                Kind::Chat => self.chunk(form, chat::CHUNK, chat::text(form, delta), None),
-                Kind::Completion => {
-                    let choice = completion::text(form, delta);
-                    self.chunk(form, completion::OBJECT, choice, None);
-                }
-            }
+            let piece = match form.kind {
+                Kind::Chat => Piece::Chat(chat::text(form, delta)),
+                Kind::Completion => Piece::Completion(completion::text(form, delta)),
+            };
+            self.chunk(form, index, piece, None);
         }
         let Some(finish) = finish else { return };
-        let tokens: &[u32] = if speaks { &[] } else { &delta.tokens };
-        match form.kind {
-            Kind::Chat => {
-                let choice = chat::finish(form, delta.choice, finish, tokens);
-                self.chunk(form, chat::CHUNK, choice, receipt);
-            }
-            Kind::Completion => {
-                let choice = completion::finish(form, delta.choice, finish, tokens);
-                self.chunk(form, completion::OBJECT, choice, receipt);
-            }
-        }
+        let ids: &[u32] = if speaks { &[] } else { &delta.tokens };
+        let piece = match form.kind {
+            Kind::Chat => Piece::Chat(chat::finish(form, index, finish, ids)),
+            Kind::Completion => Piece::Completion(completion::finish(form, index, finish, ids)),
+        };
+        self.chunk(form, index, piece, receipt);
     }
 
     fn end(&mut self, form: &Form, end: &End) {
         if form.include_usage {
-            let object = match form.kind {
-                Kind::Chat => chat::CHUNK,
-                Kind::Completion => completion::OBJECT,
-            };
             let none: [(); 0] = [];
-            let mut envelope = Envelope::new(form, object, &none).receipt(Some(&end.receipt));
+            let mut envelope = Envelope::new(form, form.chunk(), &none).receipt(Some(&end.receipt));
             envelope.usage = Some(Some(UsageObject::from(end.usage)));
             self.event(&envelope.json());
         }
         self.bytes.extend_from_slice(&sse::DONE);
     }
 
-    fn chunk<C: Serialize>(
-        &mut self,
-        form: &Form,
-        object: &'static str,
-        choice: C,
-        receipt: Option<&SignedReceipt>,
-    ) {
+    fn chunk(&mut self, form: &Form, index: u8, piece: Piece<'_>, receipt: Option<&SignedReceipt>) {
+        let first = self.begun.insert(index);
+        let prompt = form.prompt_token_ids().filter(|_| first);
+        let (choice, around) = match piece {
+            Piece::Completion(choice) => (Piece::Completion(choice.prompt(prompt)), None),
+            chat => (chat, prompt),
+        };
         let choices = [choice];
-        let mut envelope = Envelope::new(form, object, &choices).receipt(receipt);
+        let mut envelope = Envelope::new(form, form.chunk(), &choices).receipt(receipt);
         envelope.usage = form.include_usage.then_some(None);
-        if !std::mem::replace(&mut self.prompt_shown, true) {
-            envelope.prompt_token_ids = form.prompt_token_ids();
-        }
+        envelope.prompt_token_ids = around;
         self.event(&envelope.json());
     }
 

@@ -59,19 +59,25 @@ impl Form {
         match self.kind {
             Kind::Chat => {
                 let choices: Vec<_> = choices.iter().map(|c| chat::whole(self, c)).collect();
-                self.around(chat::OBJECT, &choices, end)
+                let mut envelope = self.around(chat::OBJECT, &choices, end);
+                envelope.prompt_token_ids = self.prompt_token_ids();
+                envelope.json()
             }
             Kind::Completion => {
                 let choices: Vec<_> = choices.iter().map(|c| completion::whole(self, c)).collect();
-                self.around(completion::OBJECT, &choices, end)
+                self.around(completion::OBJECT, &choices, end).json()
             }
         }
     }
 
-    fn around<C: Serialize>(&self, object: &'static str, choices: &[C], end: &End) -> String {
+    fn around<'a, C: Serialize>(
+        &'a self,
+        object: &'static str,
+        choices: &'a [C],
+        end: &'a End,
+    ) -> Envelope<'a, C> {
         let mut envelope = Envelope::new(self, object, choices).receipt(Some(&end.receipt));
         envelope.usage = Some(Some(UsageObject::from(end.usage)));
-        envelope.prompt_token_ids = self.prompt_token_ids();
-        envelope.json()
+        envelope
     }
 }

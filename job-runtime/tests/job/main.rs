@@ -183,10 +183,18 @@ async fn stop_strings_and_log_probabilities() {
         "model": "smollm2-135m-instruct", "prompt": "one two three", "max_tokens": 4,
         "temperature": 0, "logprobs": 3,
     });
+    let text = with(text, json!({ "return_token_ids": true, "n": 2 }));
     let answer = gateway
         .send("/v1/completions", text.to_string().as_bytes())
         .await;
     answer.receipt(&gateway);
+    let streamed = with(text, json!({ "stream": true })).to_string();
+    let streamed = gateway.send("/v1/completions", streamed.as_bytes()).await;
+    assert_eq!(streamed.texts(), answer.texts());
+    let ids = |chunk: &Value| chunk["choices"][0]["prompt_token_ids"].clone();
+    let shown: Vec<Value> = streamed.chunks().iter().map(ids).collect();
+    let prompt = &answer.body["choices"][1]["prompt_token_ids"];
+    assert_eq!(shown.iter().filter(|shown| *shown == prompt).count(), 2);
     let logprobs = &answer.body["choices"][0]["logprobs"];
     let tokens: Vec<&str> = logprobs["tokens"]
         .as_array()
