@@ -4,6 +4,8 @@
 //! Texts aren't compared, since rounding changes them; distributions are, with
 //! the oracle's tokens forced.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
