@@ -194,3 +194,52 @@ impl VerifiedAdmission {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::Kind;
+
+    proptest! {
+        #[test]
+        fn any_admission_round_trips(
+            texts in prop::collection::vec(any::<String>(), 3),
+            query: Option<String>,
+            admitted_ms in 0..1_u64 << 53,
+        ) {
+            let gateway = SigningKey::from_seed([1; 32]);
+            let admission = Admission {
+                v: 1,
+                iss: gateway.did(),
+                jti: RequestId::new(Kind::Completion, [2; 16]),
+                job: JobId::new([3; 16]),
+                sub: None,
+                admitted_ms: UnixMs(admitted_ms),
+                method: texts[0].clone(),
+                authority: texts[1].clone(),
+                path: texts[2].clone(),
+                query: query.clone(),
+                body_sha256: Digest::of(b"body"),
+            };
+            let signed = admission.clone().sign(&gateway);
+            let read = SignedAdmission::parse(signed.compact()).unwrap();
+            let read = read.verify(&gateway.did()).unwrap();
+            prop_assert_eq!(read.claims(), &admission);
+            let head = RequestHead {
+                method: &texts[0],
+                authority: &texts[1],
+                path: &texts[2],
+                query: query.as_deref(),
+                headers: &[],
+            };
+            prop_assert_eq!(read.admits(&admission.job, &head, &Digest::of(b"body")), Ok(()));
+        }
+
+        #[test]
+        fn arbitrary_text_is_no_admission(text: String) {
+            prop_assert!(SignedAdmission::parse(&text).is_err());
+        }
+    }
+}

@@ -196,7 +196,7 @@ impl Default for Limits {
 
 /// Reads the body of `/v1/chat/completions`.
 pub fn parse_chat(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+    let mut fields = Fields::of_body(body, &[("messages", limits.messages)])?;
     let messages = prompt::messages(&mut fields, limits)?;
     let chat_template_kwargs = prompt::template_kwargs(&mut fields)?;
     let logprobs = chat_logprobs(&mut fields, limits)?;
@@ -212,7 +212,7 @@ pub fn parse_chat(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
 
 /// Reads the body of `/v1/completions`.
 pub fn parse_completion(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+    let mut fields = Fields::of_body(body, &[])?;
     let prompt = prompt::one(&mut fields)?;
     let logprobs = fields.integer("logprobs", 0, limits.logprobs.into())?;
     without_effect::completion(&mut fields)?;
@@ -226,7 +226,7 @@ pub fn parse_completion(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
 
 /// Reads the body of `/tokenize`.
 pub fn parse_tokenize(body: &[u8]) -> Result<TokenizeAsk, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+    let mut fields = Fields::of_body(body, &[])?;
     let ask = TokenizeAsk {
         model: fields.string("model")?,
         prompt: fields.required("prompt", Fields::string)?,
@@ -238,7 +238,7 @@ pub fn parse_tokenize(body: &[u8]) -> Result<TokenizeAsk, ApiError> {
 
 /// Reads the body of `/detokenize`.
 pub fn parse_detokenize(body: &[u8]) -> Result<DetokenizeAsk, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+    let mut fields = Fields::of_body(body, &[])?;
     let ask = DetokenizeAsk {
         model: fields.string("model")?,
         tokens: fields.required("tokens", |fields, name| fields.token_ids(name, usize::MAX))?,

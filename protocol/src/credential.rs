@@ -209,3 +209,52 @@ impl Chain {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::ModelDigest;
+
+    proptest! {
+        #[test]
+        fn any_credential_round_trips(
+            texts in prop::collection::vec(any::<String>(), 3),
+            lists in prop::collection::vec(prop::collection::vec(any::<String>(), 0..4), 2),
+            nbf in 0..1_u64 << 52,
+            lifetime in 1..1_u64 << 52,
+        ) {
+            let gateway = SigningKey::from_seed([1; 32]);
+            let credential = Credential {
+                v: 1,
+                iss: gateway.did(),
+                job: JobId::new([2; 16]),
+                sub: SigningKey::from_seed([3; 32]).did(),
+                model: ModelRef {
+                    id: texts[0].clone(),
+                    digest: ModelDigest::from_digest(Digest::of(b"m")),
+                },
+                numerics: texts[1].clone(),
+                class: texts[2].clone(),
+                sandbox: lists[0].clone(),
+                authorities: lists[1].clone(),
+                nbf_ms: UnixMs(nbf),
+                exp_ms: UnixMs(nbf + lifetime),
+            };
+            let chain = Chain(vec![credential.clone().sign(&gateway).compact().to_owned()]);
+            let json = serde_json::to_string(&chain).unwrap();
+            let chain: Chain = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(chain.gateway(), Ok(gateway.did()));
+            let verified = chain.verify(&gateway.did()).unwrap();
+            prop_assert_eq!(verified.claims(), &credential);
+        }
+
+        #[test]
+        fn arbitrary_texts_are_no_chain(texts: Vec<String>) {
+            let chain = Chain(texts);
+            prop_assert!(chain.gateway().is_err());
+            prop_assert!(chain.verify(&SigningKey::from_seed([1; 32]).did()).is_err());
+        }
+    }
+}

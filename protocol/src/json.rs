@@ -1,7 +1,9 @@
 //! Strict JSON (RFC 8259): one value, UTF-8, no duplicate keys, no lone
 //! surrogates, no number that a double or a 64-bit integer can't hold, and
-//! at most [`DEPTH_MAX`] levels. Start at [`parse`].
+//! at most [`DEPTH_MAX`] levels. Start at [`parse`]. Normative in
+//! `docs/spec/receipt.md`, 2.
 
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// Deepest nesting that is read.
@@ -50,6 +52,9 @@ pub enum JsonFault {
     /// More than [`DEPTH_MAX`] levels.
     #[error("nested deeper than {DEPTH_MAX} levels")]
     Depth,
+    /// More members or items than the reader's bounds.
+    #[error("more than {0} members or items")]
+    TooMany(usize),
     /// Something after the value.
     #[error("text after the JSON value")]
     Trailing,
@@ -67,6 +72,7 @@ impl JsonError {
             JsonFault::DuplicateKey(_) => "json_duplicate_key",
             JsonFault::Number => "json_number",
             JsonFault::Depth => "json_depth",
+            JsonFault::TooMany(_) => "json_too_many",
             JsonFault::Trailing => "json_trailing",
         }
     }
@@ -92,14 +98,37 @@ pub(crate) fn shown(name: &str) -> String {
     }
 }
 
+/// What the outermost object may hold, so that what is far too large is
+/// refused before it is read to its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds<'a> {
+    /// Members at most.
+    pub members: usize,
+    /// Items at most, of the array that is the member of this name.
+    pub items: &'a [(&'a str, usize)],
+}
+
 /// Reads exactly one value.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    let bounds = Bounds {
+        members: usize::MAX,
+        items: &[],
+    };
+    parse_within(bytes, bounds)
+}
+
+/// Reads exactly one value, within bounds.
+pub fn parse_within(bytes: &[u8], bounds: Bounds<'_>) -> Result<Value, JsonError> {
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
         fault: JsonFault::Utf8,
         offset: error.valid_up_to(),
         path: String::new(),
     })?;
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader {
+        text,
+        at: 0,
+        bounds,
+    };
     let value = reader.value(DEPTH_MAX)?;
     reader.space();
     match reader.peek() {
@@ -111,6 +140,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    bounds: Bounds<'a>,
 }
 
 impl Reader<'_> {
@@ -120,7 +150,7 @@ impl Reader<'_> {
         match self.peek() {
             Some(b'{' | b'[') if depth == 0 => Err(self.fault(JsonFault::Depth)),
             Some(b'{') => self.object(depth - 1),
-            Some(b'[') => self.array(depth - 1),
+            Some(b'[') => self.array(depth - 1, usize::MAX),
             Some(b'"') => Ok(Value::String(self.string()?)),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word("true", Value::Bool(true)),
@@ -132,6 +162,7 @@ impl Reader<'_> {
 
     fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
         self.at += 1;
+        let outermost = depth + 1 == DEPTH_MAX;
         let mut members = Map::new();
         self.space();
         if self.take(b'}') {
@@ -143,17 +174,25 @@ impl Reader<'_> {
             if self.peek() != Some(b'"') {
                 return Err(self.unexpected());
             }
-            let key = self.string()?;
-            if members.contains_key(&key) {
-                self.at = key_at;
-                return Err(self.fault(JsonFault::DuplicateKey(shown(&key))));
+            if outermost && members.len() == self.bounds.members {
+                return Err(self.fault(JsonFault::TooMany(self.bounds.members)));
             }
+            let key = self.string()?;
             self.space();
             self.expect(b':')?;
-            let value = self
-                .value(depth)
-                .map_err(|error| error.within(&shown(&key)))?;
-            members.insert(key, value);
+            let value = match outermost {
+                true => self.bounded_value(depth, &key),
+                false => self.value(depth),
+            };
+            let value = value.map_err(|error| error.within(&shown(&key)))?;
+            match members.entry(key) {
+                Entry::Vacant(place) => place.insert(value),
+                Entry::Occupied(there) => {
+                    let key = shown(there.key());
+                    self.at = key_at;
+                    return Err(self.fault(JsonFault::DuplicateKey(key)));
+                }
+            };
             self.space();
             if self.take(b'}') {
                 return Ok(Value::Object(members));
@@ -162,7 +201,16 @@ impl Reader<'_> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
+    /// The value of the outermost object's member `key`.
+    fn bounded_value(&mut self, depth: usize, key: &str) -> Result<Value, JsonError> {
+        self.space();
+        match self.bounds.items.iter().find(|(name, _)| *name == key) {
+            Some((_, most)) if self.peek() == Some(b'[') => self.array(depth - 1, *most),
+            _ => self.value(depth),
+        }
+    }
+
+    fn array(&mut self, depth: usize, most: usize) -> Result<Value, JsonError> {
         self.at += 1;
         let mut items = Vec::new();
         self.space();
@@ -170,6 +218,9 @@ impl Reader<'_> {
             return Ok(Value::Array(items));
         }
         loop {
+            if items.len() == most {
+                return Err(self.fault(JsonFault::TooMany(most)));
+            }
             let item = self.value(depth);
             items.push(item.map_err(|error| error.within(&format!("[{}]", items.len())))?);
             self.space();
@@ -184,12 +235,12 @@ impl Reader<'_> {
         self.at += 1;
         let mut string = String::new();
         loop {
-            let plain_from = self.at;
-            while !matches!(self.peek(), None | Some(b'"' | b'\\' | 0..=0x1f)) {
-                self.at += 1;
-            }
+            let rest = &self.text.as_bytes()[self.at..];
+            let stop = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
+            let plain = rest.iter().position(stop).unwrap_or(rest.len());
             // The stops are ASCII, so both ends are character boundaries.
-            string.push_str(&self.text[plain_from..self.at]);
+            string.push_str(&self.text[self.at..self.at + plain]);
+            self.at += plain;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;

@@ -6,7 +6,10 @@
 use serde_json::{Map, Value};
 
 use crate::api::ApiError;
-use crate::json::{self, shown};
+use crate::json::{self, Bounds, JsonError, JsonFault, shown};
+
+/// Members of a body, known or not, at most.
+const MEMBERS_MAX: usize = 128;
 
 /// The members of one object that nobody has read yet.
 pub(super) struct Fields {
@@ -24,13 +27,13 @@ pub(super) struct Range {
 }
 
 impl Fields {
-    /// The members of a request's body.
-    pub fn of_body(body: &[u8]) -> Result<Self, ApiError> {
-        let value = json::parse(body).map_err(|error| ApiError {
-            message: format!("The body isn't valid JSON: {error}."),
-            code: error.code(),
-            param: (!error.path.is_empty()).then_some(error.path),
-        })?;
+    /// The members of a request's body, whose arrays have at most `items`.
+    pub fn of_body(body: &[u8], items: &[(&str, usize)]) -> Result<Self, ApiError> {
+        let bounds = Bounds {
+            members: MEMBERS_MAX,
+            items,
+        };
+        let value = json::parse_within(body, bounds).map_err(json_error)?;
         match value {
             Value::Object(members) => Ok(Fields {
                 members,
@@ -120,7 +123,7 @@ impl Fields {
             Some(Value::Array(items)) => Err(self.refuse(
                 name,
                 "array_above_max_length",
-                &format!("has {} items; at most {most} are allowed", items.len()),
+                &format!("has more than {most} items"),
             )),
             Some(_) => Err(self.refuse(name, "invalid_type", "must be an array")),
         }
@@ -170,6 +173,21 @@ impl Fields {
             )),
             _ => Ok(()),
         }
+    }
+}
+
+fn json_error(fault: JsonError) -> ApiError {
+    match fault.fault {
+        JsonFault::TooMany(most) if !fault.path.is_empty() => error(
+            fault.path,
+            "array_above_max_length",
+            &format!("has more than {most} items"),
+        ),
+        _ => ApiError {
+            message: format!("The body can't be read as JSON: {fault}."),
+            code: fault.code(),
+            param: (!fault.path.is_empty()).then_some(fault.path),
+        },
     }
 }
 

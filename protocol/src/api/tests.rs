@@ -237,7 +237,7 @@ fn messages_are_read_strictly() {
     check(
         &many,
         expect![
-            "array_above_max_length [messages] The parameter messages has 4097 items; at most 4096 are allowed."
+            "array_above_max_length [messages] The parameter messages has more than 4096 items."
         ],
     );
 }
@@ -295,13 +295,13 @@ fn numbers_keep_within_their_ranges() {
     check(
         r#", "temperature": NaN"#,
         expect![
-            "json_syntax [temperature] The body isn't valid JSON: unexpected character at byte 79."
+            "json_syntax [temperature] The body can't be read as JSON: unexpected character at byte 79."
         ],
     );
     check(
         r#", "temperature": 1e400"#,
         expect![
-            "json_number [temperature] The body isn't valid JSON: number out of range at byte 79."
+            "json_number [temperature] The body can't be read as JSON: number out of range at byte 79."
         ],
     );
     check(
@@ -356,7 +356,9 @@ fn numbers_keep_within_their_ranges() {
     );
     check(
         r#", "seed": 18446744073709551616"#,
-        expect!["json_number [seed] The body isn't valid JSON: number out of range at byte 72."],
+        expect![
+            "json_number [seed] The body can't be read as JSON: number out of range at byte 72."
+        ],
     );
     check(
         r#", "logit_bias": {"5": 101}"#,
@@ -516,7 +518,7 @@ fn what_is_no_object_is_refused() {
     };
     check(
         b"",
-        expect!["json_end [-] The body isn't valid JSON: unexpected end of JSON at byte 0."],
+        expect!["json_end [-] The body can't be read as JSON: unexpected end of JSON at byte 0."],
     );
     check(
         b"[]",
@@ -533,17 +535,32 @@ fn what_is_no_object_is_refused() {
     check(
         br#"{"model": "a", "model": "b"}"#,
         expect![[
-            r#"json_duplicate_key [-] The body isn't valid JSON: duplicate key "model" at byte 15."#
+            r#"json_duplicate_key [-] The body can't be read as JSON: duplicate key "model" at byte 15."#
         ]],
     );
     check(
         b"{\"model\": \"\xff\"}",
-        expect!["json_utf8 [-] The body isn't valid JSON: invalid UTF-8 at byte 11."],
+        expect!["json_utf8 [-] The body can't be read as JSON: invalid UTF-8 at byte 11."],
     );
     check(
         br#"{"model": "\ud800"}"#,
-        expect!["json_surrogate [model] The body isn't valid JSON: lone surrogate at byte 11."],
+        expect![
+            "json_surrogate [model] The body can't be read as JSON: lone surrogate at byte 11."
+        ],
     );
+}
+
+#[test]
+fn what_is_far_too_large_is_refused_early() {
+    // What follows isn't read: it isn't even JSON.
+    let many = format!(r#"{{"messages": [{}"#, "{},".repeat(4097));
+    expect!["array_above_max_length [messages] The parameter messages has more than 4096 items."]
+        .assert_eq(&show(parse_chat(many.as_bytes(), &Limits::default())));
+    let members: String = (0..129)
+        .map(|number| format!(r#""{number}": 1, "#))
+        .collect();
+    expect!["json_too_many [-] The body can't be read as JSON: more than 128 members or items at byte 1171."]
+        .assert_eq(&show(parse_chat(format!("{{{members}").as_bytes(), &Limits::default())));
 }
 
 #[test]

@@ -134,4 +134,40 @@ proptest! {
         prop_assert_eq!(receipt.output[0].tokens_sha256, Digest::of_tokens(&tokens));
         prop_assert_eq!(receipt.output[0].tokens as usize, tokens.len());
     }
+
+    #[test]
+    fn any_receipt_round_trips(
+        texts in prop::collection::vec(any::<String>(), 6),
+        numbers in prop::collection::vec(0..1_u64 << 53, 2),
+        choices in 1..=8_u8,
+        first: bool,
+    ) {
+        let mut open = OpenReceipt::begin(Opening {
+            model: ModelRef { id: texts[0].clone(), ..opening().model },
+            numerics: Numerics {
+                device: texts[1].clone(),
+                detail: [(texts[2].clone(), texts[3].clone())].into(),
+                ..opening().numerics
+            },
+            request: RequestLine::unsigned("POST", &texts[4], "/", Some(&texts[5])),
+            from_ms: UnixMs(numbers[0]),
+            ..opening()
+        });
+        open.sampling(sampling(choices));
+        let seq = if first { 0 } else { numbers[1].max(1) };
+        let receipt = open.close(Closing {
+            seq,
+            prev: (seq > 0).then(|| Digest::of(b"the one before")),
+            ..closing()
+        });
+        let signed = receipt.clone().sign(&key());
+        let read = SignedReceipt::parse(signed.compact()).unwrap();
+        prop_assert_eq!(read.unverified(), &receipt);
+        prop_assert_eq!(read.digest(), signed.digest());
+    }
+
+    #[test]
+    fn arbitrary_text_is_no_receipt(text in "[A-Za-z0-9_-]{0,40}(\\.[A-Za-z0-9_-]{0,40}){0,3}") {
+        prop_assert!(SignedReceipt::parse(&text).is_err());
+    }
 }
