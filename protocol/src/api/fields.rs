@@ -120,7 +120,7 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Array(items)) if items.len() <= most => Ok(Some(items)),
-            Some(Value::Array(items)) => Err(self.refuse(
+            Some(Value::Array(_)) => Err(self.refuse(
                 name,
                 "array_above_max_length",
                 &format!("has more than {most} items"),
