@@ -2,25 +2,30 @@
 //!
 //! The child gets its listening Unix socket as standard input, one JSON
 //! argument, an empty environment and our standard error, and nothing else.
-//! Whether it answers is asked of its socket. Start at [`start`].
+//! Whether it is ready is asked of its socket. What to do when it dies is
+//! the owner's to decide. Start at [`start`].
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use http::Request;
 use protocol::{Did, JobId};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use serde::Deserialize;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use transport::{Body, ConnectLimits, Connector, collect_body};
 
+mod child;
+mod parent;
 mod socket;
 
+use child::Engine;
+pub use parent::{ParentError, die_with_parent};
 pub use socket::SocketError;
 use socket::SocketPlace;
 
@@ -43,7 +48,7 @@ pub struct JobSpec {
 /// A job whose engine said that it is ready. Dropping it kills the engine.
 #[derive(Debug)]
 pub struct RunningJob {
-    child: Child,
+    engine: Engine,
     socket: SocketPlace,
     job: JobId,
     did: Did,
@@ -68,7 +73,7 @@ pub enum StartError {
     #[error("the engine ended before it was ready ({0})")]
     Exited(ExitStatus),
     /// It didn't get ready in time, and was killed.
-    #[error("the engine wasn't ready within {} s", .0.as_secs())]
+    #[error("the engine wasn't ready within {0:?}")]
     TooSlow(Duration),
     /// Whether it still runs couldn't be asked.
     #[error("watching the engine")]
@@ -98,33 +103,51 @@ struct Account {
 pub async fn start(spec: JobSpec) -> Result<RunningJob, StartError> {
     let (socket, listener) =
         SocketPlace::bind(&spec.run_dir, &spec.job).map_err(StartError::Socket)?;
-    let mut child = spawn(&spec, listener)?;
-    let deadline = Instant::now() + spec.ready_within;
-    let connector = Connector::unix(socket.path(), ConnectLimits::default());
-    loop {
-        if let Some(status) = child.try_wait().map_err(StartError::Watch)? {
-            return Err(StartError::Exited(status));
+    let engine = Engine::spawn(command(&spec, listener))
+        .await
+        .map_err(|source| StartError::Spawn {
+            binary: spec.binary.clone(),
+            source,
+        })?;
+    let readiness = tokio::select! {
+        biased;
+        ended = engine.exited() => Err(match ended {
+            Ok(status) => StartError::Exited(status),
+            Err(error) => StartError::Watch(error),
+        }),
+        ready = timeout(spec.ready_within, ready(&spec.job, socket.path())) => {
+            ready.unwrap_or(Err(StartError::TooSlow(spec.ready_within)))
         }
+    };
+    match readiness {
+        Ok(did) => Ok(RunningJob {
+            engine,
+            socket,
+            job: spec.job,
+            did,
+        }),
+        Err(error) => {
+            engine.signal(Signal::KILL);
+            // Nothing is left behind; and why it failed matters more than how it ended.
+            let _ = engine.exited().await;
+            Err(error)
+        }
+    }
+}
+
+/// Asks the engine until it says that it is ready.
+async fn ready(job: &JobId, socket: &Path) -> Result<Did, StartError> {
+    let connector = Connector::unix(socket, ConnectLimits::default());
+    loop {
         match timeout(ASK_TIME, ask(&connector)).await {
-            Ok(Ok(account)) if account.job != spec.job => {
+            Ok(Ok(account)) if account.job != *job => {
                 return Err(StartError::OtherJob(account.job));
             }
-            Ok(Ok(account)) if account.ready => {
-                return Ok(RunningJob {
-                    child,
-                    socket,
-                    job: account.job,
-                    did: account.did,
-                });
-            }
+            Ok(Ok(account)) if account.ready => return Ok(account.did),
             Ok(Err(AskError::Account(error))) => return Err(StartError::Account(error)),
-            // Not there yet, or busy: asked again until the deadline.
-            Ok(Ok(_) | Err(AskError::NotNow)) | Err(_) => {}
+            // Not there yet, or busy.
+            Ok(Ok(_) | Err(AskError::NotNow)) | Err(_) => sleep(ASK_AGAIN).await,
         }
-        if Instant::now() >= deadline {
-            return Err(StartError::TooSlow(spec.ready_within));
-        }
-        sleep(ASK_AGAIN).await;
     }
 }
 
@@ -137,8 +160,9 @@ const ASK_TIME: Duration = Duration::from_secs(2);
 /// Longest account of an engine, in bytes.
 const ACCOUNT_BYTES_MAX: usize = 64 * 1024;
 
-fn spawn(spec: &JobSpec, listener: UnixListener) -> Result<Child, StartError> {
-    Command::new(&spec.binary)
+fn command(spec: &JobSpec, listener: UnixListener) -> Command {
+    let mut command = Command::new(&spec.binary);
+    command
         .arg("engine")
         .arg(&spec.config)
         .env_clear()
@@ -146,13 +170,8 @@ fn spawn(spec: &JobSpec, listener: UnixListener) -> Result<Child, StartError> {
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         // A terminal's Ctrl-C is for us; the engine is told when its streams are done.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| StartError::Spawn {
-            binary: spec.binary.clone(),
-            source,
-        })
+        .process_group(0);
+    command
 }
 
 enum AskError {
@@ -194,35 +213,22 @@ impl RunningJob {
 
     /// The engine's process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+        self.engine.pid()
     }
 
-    /// Waits until the engine ends by itself.
-    pub async fn exited(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+    /// Waits until the engine has ended, by itself or not. Its key is gone
+    /// then: what is started next is another job.
+    pub async fn exited(&self) -> io::Result<ExitStatus> {
+        self.engine.exited().await
     }
 
     /// Tells the engine to end (SIGTERM), and kills it after `grace`.
-    pub async fn stop(mut self, grace: Duration) -> io::Result<ExitStatus> {
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id as i32)) {
-            // It may have ended just now: then `wait` below says how.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-        }
-        if let Ok(ended) = timeout(grace, self.child.wait()).await {
+    pub async fn stop(self, grace: Duration) -> io::Result<ExitStatus> {
+        self.engine.signal(Signal::TERM);
+        if let Ok(ended) = timeout(grace, self.engine.exited()).await {
             return ended;
         }
-        self.child.start_kill()?;
-        self.child.wait().await
+        self.engine.signal(Signal::KILL);
+        self.engine.exited().await
     }
-}
-
-/// For the child, before anything else: asks the system to kill this process
-/// when its parent dies, so that no engine outlives its gateway.
-///
-/// # Errors
-///
-/// If the system refuses.
-pub fn die_with_parent() -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    Ok(())
 }
