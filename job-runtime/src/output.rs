@@ -1,9 +1,10 @@
 //! Turns the bytes of one choice's tokens into the text its client may read.
 //!
-//! Pure. Three promises: a code point is never cut, bytes that are not UTF-8
-//! become U+FFFD the same way however they were split into tokens, and no part
-//! of a stop string that ends the answer is ever released. The engine streams
-//! and hashes exactly what [`OutputText`] releases. Start at [`OutputText::push`].
+//! Pure; normative in `docs/spec/text.md`. Three promises: a code point is never
+//! cut, bytes that are not UTF-8 become U+FFFD the same way however they were
+//! split into tokens, and no part of a stop string that ends the answer is ever
+//! released. The engine streams and hashes exactly what [`OutputText`] releases.
+//! Start at [`OutputText::push`].
 
 use std::collections::VecDeque;
 
