@@ -1,7 +1,7 @@
 //! When tokens are computed: the engine process, its scheduler, and the
 //! receipts that it signs. What decides a token is `models`' business.
 //!
-//! Start at [`serve`]; inside, at [`scheduler`] for who runs, at `engine` for
+//! Start at [`serve()`]; inside, at [`scheduler`] for who runs, at `engine` for
 //! the loop, at `api` for the socket.
 
 #![forbid(unsafe_code)]

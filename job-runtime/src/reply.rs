@@ -1,7 +1,7 @@
 //! The shape of answers: OpenAI's, with a receipt.
 //!
 //! [`Form`] says what one answer looks like; `chat` and `completion` write its
-//! choices, [`stream`] the events and [`whole`] the single body.
+//! choices, `stream` the events and `whole` the single body.
 
 mod chat;
 mod completion;

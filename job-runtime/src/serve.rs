@@ -1,4 +1,4 @@
-//! Runs one job from its start to its end. Start at [`serve`].
+//! Runs one job from its start to its end. Start at [`serve()`].
 //!
 //! The model is loaded on the thread that will drive it, while the socket
 //! already answers `GET /job`. The end: new requests are refused, running ones
