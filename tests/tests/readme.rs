@@ -9,6 +9,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Instant;
 
 use tempfile::TempDir;
 use tests::up::Up;
@@ -48,7 +49,9 @@ fn the_first_command_serves_and_what_it_prints_works() {
         .arg(data.path())
         .arg("--models")
         .arg(workspace::models());
+    let began = Instant::now();
     let up = Up::run(command, data.path()).unwrap_or_else(|ended| panic!("{ended:?}"));
+    println!("ready in {:.1} s", began.elapsed().as_secs_f64());
     let banner = up.banner.join("\n");
     assert!(
         banner.contains("did:key:z6Mk"),
