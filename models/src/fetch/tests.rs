@@ -1,3 +1,5 @@
+//! Fetching, with wheels and a Python made here.
+
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,3 +1,5 @@
+//! The sampler against its specification: noise, filters, penalties, and what it reports.
+
 use proptest::prelude::*;
 use protocol::sampling::{Effective, Seed, SeedBy};
 

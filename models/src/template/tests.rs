@@ -1,3 +1,5 @@
+//! Chat templates: the prompts of known models, and what a template may and may not do.
+
 use protocol::api::Role;
 use serde_json::json;
 
