@@ -175,7 +175,7 @@ impl Preparer {
             // of; elsewhere it takes more to be certain.
             let (beginning, certain) = match beginning.rfind(' ') {
                 Some(space) if bytes - space < most => (&beginning[..space], most + most / 64),
-                _ => (beginning, 2 * most),
+                _ => (beginning, most + most / 4),
             };
             if self.encode(beginning).len() > certain {
                 return Err(self.too_long(param, &format!("more than {most} tokens")));

@@ -39,7 +39,7 @@ struct ErrorBody<'a> {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    fn new(status: StatusCode, code: &'static str, message: impl AsRef<str>) -> Self {
         let r#type = match status {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -50,7 +50,7 @@ impl Problem {
             status,
             retry_after_s: None,
             error: Box::new(ErrorObject {
-                message: message.into(),
+                message: sentence(message.as_ref()),
                 r#type,
                 param: None,
                 code,
@@ -73,6 +73,17 @@ impl Problem {
         };
         serde_json::to_string(&body).expect("strings are always JSON")
     }
+}
+
+/// An error's message, as somebody reads it who doesn't see its source.
+fn sentence(message: &str) -> String {
+    let mut rest = message.chars();
+    let first = rest.next().into_iter().flat_map(char::to_uppercase);
+    let end = if message.ends_with('.') { "" } else { "." };
+    first
+        .chain(rest.as_str().chars())
+        .chain(end.chars())
+        .collect()
 }
 
 impl IntoResponse for Problem {
