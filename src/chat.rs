@@ -2,7 +2,7 @@
 //! says whether it may be believed.
 
 use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,16 +13,12 @@ use client::{
     Accepted, BaseUrl, ChatAsk, Client, Http, Received, Rejection, ReplyLimits, Sent, Trust,
 };
 use client::{keyfile, save};
-use protocol::{Did, RequestId};
+use protocol::{Did, RequestId, SigningKey};
 
 use crate::data_dir::DataDir;
 use crate::terminal::{Screen, harmless};
 
 /// What to ask, whom, and whom to believe.
-///
-/// The answer goes to stdout as it arrives. Then one line goes to stderr:
-/// `verified …`, or `NOT VERIFIED: CHECK: what was found`. The exit status is
-/// 0 only if every check held.
 #[derive(Debug, clap::Args)]
 pub struct ChatArgs {
     /// The gateway to ask
@@ -58,7 +54,7 @@ pub struct ChatArgs {
     #[arg(long)]
     http2: bool,
     /// What to ask; without it, or with `-`, it is read from stdin
-    prompt: Option<String>,
+    prompt: Vec<String>,
 }
 
 /// Runs it.
@@ -74,15 +70,14 @@ async fn chat(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &args.save {
         SavedAnswer::check_free(folder)?;
     }
-    let key_file = args.key.clone().unwrap_or_else(|| data.client_key());
-    let key = keyfile::load(&key_file)?;
+    let key = load_key(args.key.as_deref(), data)?;
     let known_file = data.known_gateways();
     let trust = Trust {
         gateway: args.trust,
         known: KnownGateways::load(&known_file)?,
         whitelist: whitelist(),
     };
-    let prompt = read_prompt(args.prompt)?;
+    let prompt = read_prompt(&args.prompt)?;
     let http = if args.http2 { Http::H2 } else { Http::H1 };
     let client = Client::new(args.url, Some(key), http, ReplyLimits::default());
     let ask = ChatAsk {
@@ -127,6 +122,19 @@ async fn chat(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn load_key(named: Option<&Path>, data: &DataDir) -> anyhow::Result<SigningKey> {
+    if let Some(file) = named {
+        return Ok(keyfile::load(file)?);
+    }
+    let file = data.client_key();
+    anyhow::ensure!(
+        file.exists(),
+        "there is no key in {}: make one with `countersign key new FILE`, and name it with --key",
+        file.display()
+    );
+    Ok(keyfile::load(&file)?)
+}
+
 /// What the gateway keeps about this answer, whatever became of it.
 async fn proof(client: &Client, received: &Received) -> Result<Proof, String> {
     let id = received.answer.id.as_deref().unwrap_or_default();
@@ -151,9 +159,9 @@ async fn only_model(client: &Client) -> anyhow::Result<String> {
     }
 }
 
-fn read_prompt(given: Option<String>) -> anyhow::Result<String> {
-    if let Some(prompt) = given.filter(|prompt| prompt != "-") {
-        return Ok(prompt);
+fn read_prompt(words: &[String]) -> anyhow::Result<String> {
+    if !words.is_empty() && words != ["-"] {
+        return Ok(words.join(" "));
     }
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() {

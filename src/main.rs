@@ -52,6 +52,10 @@ enum Command {
     #[command(hide = true)]
     Engine(engine::EngineArgs),
     /// Ask a model, and check the receipt of what it answers
+    ///
+    /// The answer goes to stdout as it arrives. Then one line goes to stderr:
+    /// `verified …`, or `NOT VERIFIED: CHECK: what was found`. The exit status
+    /// is 0 only if every check held.
     Chat(chat::ChatArgs),
     /// Make and show key files
     #[command(subcommand)]

@@ -5,73 +5,76 @@ use std::io::IsTerminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use models::fetch::Progress;
 
-/// Shows one download on stderr.
+/// Shows one download on stderr. Nothing is shown before it begins.
 pub struct Download {
     name: String,
-    shown: Shown,
-}
-
-enum Shown {
-    Bar(ProgressBar),
-    Lines { source: String, tenths: u64 },
+    /// Where the bytes come from at the moment.
+    source: String,
+    /// On a terminal only.
+    bar: Option<ProgressBar>,
+    /// What the last plain line said.
+    tenths: u64,
 }
 
 impl Download {
-    /// Nothing is shown before the first byte is on its way.
+    /// A download that hasn't begun.
     pub fn new(name: &str) -> Self {
-        let shown = match std::io::stderr().is_terminal() {
-            true => Shown::Bar(bar()),
-            false => Shown::Lines {
-                source: String::new(),
-                tenths: 0,
-            },
-        };
         Download {
             name: name.to_owned(),
-            shown,
+            source: String::new(),
+            bar: std::io::stderr().is_terminal().then(bar),
+            tenths: 0,
         }
     }
 
     /// Shows how far it is.
     pub fn show(&mut self, progress: Progress<'_>) {
-        match &mut self.shown {
-            Shown::Bar(bar) => {
-                bar.set_draw_target(ProgressDrawTarget::stderr());
+        if self.source != progress.source {
+            self.begin(progress);
+        }
+        match &self.bar {
+            Some(bar) => bar.set_position(progress.bytes),
+            None => self.line(progress),
+        }
+    }
+
+    /// Says where the bytes come from, also when one source after another is tried.
+    fn begin(&mut self, progress: Progress<'_>) {
+        progress.source.clone_into(&mut self.source);
+        self.tenths = 0;
+        let line = format!("fetching {} from {}", self.name, self.source);
+        match &self.bar {
+            Some(bar) => {
                 bar.set_length(progress.total);
-                bar.set_prefix(self.name.clone());
-                bar.set_message(format!("from {}", progress.source));
-                bar.set_position(progress.bytes);
+                bar.set_draw_target(ProgressDrawTarget::stderr());
+                bar.println(line);
             }
-            Shown::Lines { source, tenths } => {
-                if *source != progress.source {
-                    progress.source.clone_into(source);
-                    *tenths = 0;
-                    eprintln!("fetching {} from {source}", self.name);
-                }
-                let now = (progress.bytes * 10)
-                    .checked_div(progress.total)
-                    .unwrap_or(0);
-                if now > *tenths {
-                    *tenths = now;
-                    eprintln!("fetching {}: {} %", self.name, now * 10);
-                }
-            }
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn line(&mut self, progress: Progress<'_>) {
+        let tenths = (progress.bytes * 10)
+            .checked_div(progress.total)
+            .unwrap_or(0);
+        if tenths > self.tenths {
+            self.tenths = tenths;
+            eprintln!("fetching {}: {} %", self.name, tenths * 10);
         }
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
-        if let Shown::Bar(bar) = &self.shown {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {binary_bytes} of {binary_total_bytes}, {eta} left {msg}",
-    )
-    .expect("the template is tested by every download");
+    let style =
+        ProgressStyle::with_template("{wide_bar} {binary_bytes} of {binary_total_bytes}, {eta}")
+            .expect("a constant template is well-formed");
     ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style)
 }

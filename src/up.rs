@@ -29,6 +29,9 @@ use job::Launcher;
 /// How long an engine has for its last words, once no stream is open any more.
 const ENGINE_GRACE: Duration = Duration::from_secs(10);
 
+/// The very program that runs, even if its file was replaced or removed since.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// The exit status of a process that a second Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
@@ -65,7 +68,7 @@ async fn up(settings: Settings, data: &DataDir) -> anyhow::Result<()> {
         unsigned,
     };
     let mut launcher = Launcher {
-        binary: std::env::current_exe().context("finding this program")?,
+        binary: PathBuf::from(THIS_PROGRAM),
         run_dir: data.run(),
         gateway: gateway.did(),
         authorities: gateway.authorities().to_vec(),

@@ -262,6 +262,9 @@ fn what_cannot_be_asked_says_why() {
         "hi",
     ])
     .fails_with(&["none.pem"]);
+    Home(TempDir::with_prefix("countersign-").unwrap())
+        .run(&["chat", "--url", &nobody, "hi"])
+        .fails_with(&["key new"]);
     let gateway = EvilGateway::start();
     home.chat(&gateway, &["--temperature", "9"])
         .fails_with(&["temperature"]);
