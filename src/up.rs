@@ -120,7 +120,6 @@ async fn up(settings: Settings, data: &DataDir) -> anyhow::Result<()> {
         serving.wait().await;
         ending.begin(ENGINE_GRACE);
     };
-    // Engines die with the thread that started them, so that has to be this one.
     tokio::join!(front, launcher.keep(job, ending.signal()));
     Ok(())
 }
