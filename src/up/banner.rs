@@ -70,7 +70,7 @@ impl Display for Banner {
         }
         writeln!(
             f,
-            "  {} chat --url {url} --key {} --trust {} {}",
+            "  {} chat --url {url} --key {} --trust {} --max-tokens 64 {}",
             program(),
             quoted(&shown(&self.client_key)),
             self.gateway,
