@@ -19,10 +19,18 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct KnownGateways {
     /// By authority, as in signatures: `127.0.0.1:8080`.
-    #[serde(default, rename = "authority")]
+    #[serde(
+        default,
+        rename = "authority",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     authorities: BTreeMap<String, KnownAuthority>,
     /// By the gateway's key.
-    #[serde(default, rename = "gateway")]
+    #[serde(
+        default,
+        rename = "gateway",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     gateways: BTreeMap<Did, KnownGateway>,
 }
 
