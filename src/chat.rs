@@ -45,7 +45,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// The same seed gives the same answer; without one it comes from the signature's nonce
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = seed)]
     seed: Option<u64>,
     /// Keep request, signature, answer, receipt and chain in the new folder DIR
     #[arg(long, value_name = "DIR")]
@@ -55,6 +55,12 @@ pub struct ChatArgs {
     http2: bool,
     /// What to ask; without it, or with `-`, it is read from stdin
     prompt: Vec<String>,
+}
+
+/// Any 64-bit integer; a negative one counts as its two's complement, as in a request.
+fn seed(text: &str) -> Result<u64, std::num::ParseIntError> {
+    text.parse()
+        .or_else(|_| text.parse::<i64>().map(i64::cast_unsigned))
 }
 
 /// Runs it.

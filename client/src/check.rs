@@ -116,12 +116,11 @@ pub fn verify(
     body_read(&Digest::of(body), claims)?;
     request_signature(claims)?;
     texts_written(texts.iter().map(String::as_str), claims)?;
-    if claims.sampling.is_some() {
-        let ask = parse_ask(&claims.input.request.path, body).map_err(|why| {
-            Check::Sampling.fails(format!("what was asked for can't be read: {why}"))
-        })?;
-        sampling(&ask, claims)?;
-    }
+    endings(claims)?;
+    let ask = parse_ask(&claims.input.request.path, body)
+        .map_err(|why| Check::Sampling.fails(format!("what was asked for can't be read: {why}")))?;
+    model_name(&ask, claims)?;
+    sampling(&ask, claims)?;
     Ok(receipt)
 }
 
@@ -252,10 +251,10 @@ fn about_answer(sent: &Sent, answer: &Answer, claims: &Receipt) -> Result<(), Re
         claims,
     )?;
     tokens(&sent.ask, answer, claims)?;
+    endings(claims)?;
     for (number, (choice, output)) in answer.choices.iter().zip(&claims.output).enumerate() {
         let came = choice.finish.as_deref().unwrap_or("none");
-        let proper = matches!(output.finish, Finish::Stop | Finish::Length);
-        if !proper || output.finish.as_str() != came {
+        if output.finish.as_str() != came {
             return Err(Check::Finish.fails(format!(
                 "choice {number} ended with {:?}, the receipt says {:?}",
                 came,
@@ -274,6 +273,33 @@ fn about_answer(sent: &Sent, answer: &Answer, claims: &Receipt) -> Result<(), Re
             return Err(Check::Usage.fails(format!(
                 "the response counts {} and {} tokens, the receipt {read} and {written}",
                 usage.prompt_tokens, usage.completion_tokens
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// That every choice ended by itself or at its limit, and that the count of its tokens says so too.
+fn endings(claims: &Receipt) -> Result<(), Rejection> {
+    let limits = (claims.sampling.as_ref()).map_or((0, u32::MAX), |sampling| {
+        (sampling.min_tokens, sampling.max_tokens)
+    });
+    for (number, output) in claims.output.iter().enumerate() {
+        let (least, most) = match output.finish {
+            Finish::Stop => limits,
+            Finish::Length => (limits.1, limits.1),
+            unfinished => {
+                return Err(Check::Finish.fails(format!(
+                    "choice {number} isn't a finished answer: the receipt says {:?}",
+                    unfinished.as_str()
+                )));
+            }
+        };
+        if output.tokens < least || output.tokens > most {
+            return Err(Check::Finish.fails(format!(
+                "choice {number} ended with {:?} after {} tokens, where {least} to {most} are possible",
+                output.finish.as_str(),
+                output.tokens
             )));
         }
     }
@@ -337,13 +363,18 @@ fn same_tokens(ids: &[u32], count: u32, sha256: &Digest) -> bool {
     ids.len() as u64 == u64::from(count) && Digest::of_tokens(ids) == *sha256
 }
 
-fn about_model(ask: &Ask, expected: &Expected, claims: &Receipt) -> Result<(), Rejection> {
+fn model_name(ask: &Ask, claims: &Receipt) -> Result<(), Rejection> {
     if claims.model.id != ask.model {
         return Err(Check::Model.fails(format!(
             "{} answered, {} was asked for",
             claims.model.id, ask.model
         )));
     }
+    Ok(())
+}
+
+fn about_model(ask: &Ask, expected: &Expected, claims: &Receipt) -> Result<(), Rejection> {
+    model_name(ask, claims)?;
     let Some(model) = &expected.model else {
         return Ok(());
     };

@@ -8,6 +8,8 @@ mod metrics;
 mod schema;
 mod writer;
 
+use std::fs::Permissions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +146,10 @@ impl Store {
         busy_for: Duration,
         metrics: StoreMetrics,
     ) -> Result<(Self, Writer), StoreError> {
+        make_private(path).map_err(|source| StoreError::Open {
+            path: path.to_owned(),
+            source: Arc::new(sqlx::Error::Io(source)),
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .busy_timeout(busy_for)
@@ -274,6 +280,18 @@ fn opening(path: &Path, error: sqlx::Error) -> StoreError {
             source: Arc::new(error),
         },
     }
+}
+
+/// Makes the database its owner's alone, whatever the folder allows: it holds
+/// receipts, which are shown to nobody but their clients. SQLite gives its
+/// companion files the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Display for Banner {
     }
 }
 
-/// This program as a shell in the same folder finds it.
+/// This program as a shell finds it.
 fn program() -> String {
     match std::env::current_exe() {
         Ok(path) => quoted(&shown(&path)),
@@ -87,14 +87,10 @@ fn program() -> String {
     }
 }
 
-/// The path, relative to the current folder if it lies below it.
+/// The path as any terminal finds it.
 fn shown(path: &Path) -> String {
-    let below = std::env::current_dir().ok().and_then(|here| {
-        let rest = path.strip_prefix(here).ok()?;
-        // A program without a slash is looked for elsewhere.
-        (rest.components().count() > 1).then(|| rest.to_owned())
-    });
-    below.as_deref().unwrap_or(path).display().to_string()
+    let whole = std::path::absolute(path);
+    whole.as_deref().unwrap_or(path).display().to_string()
 }
 
 /// The word as a shell reads it back.

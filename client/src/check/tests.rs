@@ -566,7 +566,28 @@ fn files_verify_without_the_client() {
         p.claims.output[0].finish = Finish::Cancelled;
         p.claims.output[0].text_sha256 = Digest::of(b"Hel");
     };
-    check_files(cut, BODY, "Hel", None);
+    check_files(cut, BODY, "Hel", Some(Check::Finish));
+    let other = |p: &mut Parts| {
+        p.claims.model.id = "other".into();
+        p.credential.model.id = "other".into();
+    };
+    check_files(other, BODY, "Hello", Some(Check::Model));
+}
+
+#[test]
+fn an_answer_is_as_long_as_its_ending_says() {
+    let short = |p: &mut Parts| {
+        p.claims.output[0].finish = Finish::Length;
+        p.claims.output[0].tokens = sampling(p).max_tokens - 1;
+    };
+    check_files(short, BODY, "Hello", Some(Check::Finish));
+    let long = |p: &mut Parts| p.claims.output[0].tokens = sampling(p).max_tokens + 1;
+    check_files(long, BODY, "Hello", Some(Check::Finish));
+    let full = |p: &mut Parts| {
+        p.claims.output[0].finish = Finish::Length;
+        p.claims.output[0].tokens = sampling(p).max_tokens;
+    };
+    check_files(full, BODY, "Hello", None);
 }
 
 #[test]
