@@ -7,6 +7,7 @@
 //! at [`Model`].
 
 mod attention;
+pub mod exact;
 pub mod fetch;
 mod gguf;
 mod kv;

@@ -1,0 +1,60 @@
+//! Which instruction set computes. Never what is computed: every level gives
+//! the same bits.
+
+/// A set of kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Plain Rust, for any CPU.
+    Portable,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+}
+
+impl Level {
+    /// The fastest level that this CPU has.
+    pub fn detect() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Portable)
+    }
+
+    /// The levels that this CPU has, slowest first.
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other CPUs have no second level")]
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+            && std::arch::is_x86_feature_detected!("f16c")
+        {
+            levels.push(Self::Avx2);
+        }
+        levels
+    }
+}
+
+/// Compiles row functions once per level, from one body.
+///
+/// Rust never reorders or contracts floating point, so a body gives the same
+/// bits however it is vectorised.
+macro_rules! for_every_level {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+        $(#[$doc])*
+        $vis fn $name(level: crate::exact::level::Level, $($arg: $type),*) {
+            #[inline(always)]
+            fn body($($arg: $type),*) $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2($($arg: $type),*) {
+                body($($arg),*)
+            }
+            match level {
+                crate::exact::level::Level::Portable => body($($arg),*),
+                // SAFETY: `Level::available` found these features.
+                #[cfg(target_arch = "x86_64")]
+                _ => unsafe { avx2($($arg),*) },
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => body($($arg),*),
+            }
+        }
+    )*};
+}
+pub(crate) use for_every_level;

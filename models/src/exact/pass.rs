@@ -1,0 +1,567 @@
+//! One pass of up to [`PASS_ROWS`](super::model::PASS_ROWS) rows through all
+//! layers (spec 6).
+//!
+//! This is the model's definition: each line of [`Pass::layer`] is an
+//! operation of the spec, run for all rows by the whole team. Rows touch each
+//! other only in attention, through keys and values written before.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::activations::{Activations, quantise};
+use super::architecture::{Config, Gate, Pairing};
+use super::attention::{self, Queries, attend};
+use super::elementary::{f32_to_f16, sin_cos_f64};
+use super::grid::Grid;
+use super::kv::KvTable;
+use super::level::Level;
+use super::linear::{self, multiply_group};
+use super::model::{ExactModel, PASS_ROWS, Take};
+use super::packed::{LANES, Packed};
+use super::rows;
+use super::team::Team;
+use super::weights::Layer;
+
+/// One token at one position of one of the step's chunks.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Index of the chunk.
+    pub chunk: usize,
+    /// Position in its sequence.
+    pub position: usize,
+    /// The token.
+    pub token: u32,
+    /// Whether its hidden state and logits are wanted.
+    pub wanted: bool,
+}
+
+/// Memory for a pass, kept from one to the next.
+pub struct Workspace {
+    level: Level,
+    hidden: usize,
+    /// The residual stream.
+    stream: Vec<f32>,
+    /// Output of a sub-layer that is normed before it joins the stream.
+    branch: Vec<f32>,
+    normed: Activations,
+    /// Queries, keys and values, side by side.
+    qkv: Vec<f32>,
+    attended: Activations,
+    /// Gate and up, side by side.
+    gate_up: Vec<f32>,
+    gated: Activations,
+    logits: Vec<f32>,
+    /// Cosines and sines of each row, for each rotary embedding.
+    angles: Vec<Vec<f32>>,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+struct Scratch {
+    linear: linear::Scratch,
+    attention: attention::Scratch,
+}
+
+/// Rows whose logits are computed together.
+const LOGIT_ROWS: usize = 32;
+/// Query rows that walk a head's keys together.
+const ATTENTION_ROWS: usize = 8;
+
+impl Workspace {
+    /// Memory for passes of a model.
+    pub fn new(config: &Config, vocab: usize, level: Level, threads: usize) -> Self {
+        let rows = PASS_ROWS;
+        let (query, kv) = (config.query_width(), config.kv_width());
+        let scratch = || {
+            Mutex::new(Scratch {
+                linear: linear::Scratch::new(rows),
+                attention: attention::Scratch::default(),
+            })
+        };
+        let angles = config.ropes.iter();
+        Self {
+            level,
+            hidden: config.hidden,
+            stream: vec![0.0; rows * config.hidden],
+            branch: vec![0.0; rows * config.hidden],
+            normed: Activations::new(rows, config.hidden),
+            qkv: vec![0.0; rows * (query + 2 * kv)],
+            attended: Activations::new(rows, query),
+            gate_up: vec![0.0; rows * 2 * config.ffn],
+            gated: Activations::new(rows, config.ffn),
+            logits: vec![0.0; LOGIT_ROWS * vocab],
+            angles: angles
+                .map(|rope| vec![0.0; rows * 2 * rope.frequencies.len()])
+                .collect(),
+            scratch: (0..threads).map(|_| scratch()).collect(),
+        }
+    }
+
+    /// Computes `rows` and shows the wanted ones to `take`; the error is a row
+    /// that isn't finite.
+    pub fn run(
+        &mut self,
+        model: &ExactModel,
+        team: &mut Team,
+        rows: &[Row],
+        tables: &[KvTable],
+        take: &mut Take<'_>,
+    ) -> Result<(), Row> {
+        let mut pass = Pass {
+            model,
+            team,
+            tables,
+            work: self,
+        };
+        pass.embed(rows);
+        pass.turn(rows);
+        let (last, layers) = model
+            .weights
+            .layers
+            .split_last()
+            .expect("a model has layers");
+        for (index, layer) in layers.iter().enumerate() {
+            pass.layer(index, layer, rows, rows);
+        }
+        pass.check(rows)?;
+        let wanted: Vec<Row> = rows.iter().filter(|row| row.wanted).copied().collect();
+        pass.layer(layers.len(), last, rows, &wanted);
+        pass.finish(&wanted, take)
+    }
+}
+
+struct Pass<'a> {
+    model: &'a ExactModel,
+    team: &'a mut Team,
+    tables: &'a [KvTable<'a>],
+    work: &'a mut Workspace,
+}
+
+impl Pass<'_> {
+    fn layer(&mut self, index: usize, layer: &Layer, rows: &[Row], wanted: &[Row]) {
+        let config = &self.model.config;
+        let (query, kv) = (config.query_width(), config.kv_width());
+        self.norm(rows.len(), &layer.attention_norm);
+        self.linear(
+            Input::Normed,
+            rows.len(),
+            Target::Qkv,
+            &[
+                (&layer.query, 0),
+                (&layer.key, query),
+                (&layer.value, query + kv),
+            ],
+        );
+        self.place(index, layer, rows);
+        if wanted.len() < rows.len() {
+            self.keep(rows);
+        }
+        self.attention(index, wanted);
+        self.join(
+            Input::Attended,
+            wanted.len(),
+            &layer.attention_output,
+            layer.post_attention_norm.as_deref(),
+        );
+        self.norm(wanted.len(), &layer.ffn_norm);
+        self.linear(
+            Input::Normed,
+            wanted.len(),
+            Target::GateUp,
+            &[(&layer.gate, 0), (&layer.up, config.ffn)],
+        );
+        self.gate(wanted.len());
+        self.join(
+            Input::Gated,
+            wanted.len(),
+            &layer.down,
+            layer.post_ffn_norm.as_deref(),
+        );
+    }
+
+    /// Token embeddings become the residual stream (spec 6.2).
+    fn embed(&mut self, rows: &[Row]) {
+        let (level, hidden) = (self.work.level, self.work.hidden);
+        let scale = self.model.config.embedding_scale;
+        let stream = self.work.stream.chunks_exact_mut(hidden);
+        for (row, stream) in rows.iter().zip(stream) {
+            let embedding = &self.model.weights.embedding;
+            embedding.dequantise_row(row.token as usize, stream);
+            if let Some(scale) = scale {
+                rows::scale(level, stream, scale);
+            }
+        }
+    }
+
+    /// Cosines and sines of the rows' positions (spec 5.3).
+    fn turn(&mut self, rows: &[Row]) {
+        for (rope, angles) in self.model.config.ropes.iter().zip(&mut self.work.angles) {
+            let pairs = rope.frequencies.len();
+            let grid = Grid::new(angles, 2 * pairs);
+            each_row(self.team, rows.len(), &|row, _| {
+                // SAFETY: each row is one item's.
+                let (cosines, sines) = unsafe { grid.row(row) }.split_at_mut(pairs);
+                let outs = cosines.iter_mut().zip(sines);
+                for (frequency, (cosine, sine)) in rope.frequencies.iter().zip(outs) {
+                    let (s, c) = sin_cos_f64(rows[row].position as f64 * frequency);
+                    (*cosine, *sine) = (c as f32, s as f32);
+                }
+            });
+        }
+    }
+
+    /// Norms the stream and quantises it for the next linear layer.
+    fn norm(&mut self, rows: usize, weight: &[f32]) {
+        let Workspace {
+            level,
+            hidden,
+            stream,
+            normed,
+            ..
+        } = &mut *self.work;
+        let (level, hidden, epsilon) = (*level, *hidden, self.model.config.epsilon);
+        let (floats, blocks) = normed.parts_mut();
+        let (floats, blocks) = (Grid::new(floats, hidden), Grid::new(blocks, hidden / 32));
+        each_row(self.team, rows, &|row, _| {
+            // SAFETY: each row is one item's.
+            let (floats, blocks) = unsafe { (floats.row(row), blocks.row(row)) };
+            let stream = &stream[row * hidden..][..hidden];
+            rows::rms_norm(level, stream, weight, epsilon, floats);
+            quantise(level, floats, blocks);
+        });
+    }
+
+    /// Rotates queries and keys, and stores keys and values (spec 5.3, 5.4).
+    fn place(&mut self, index: usize, layer: &Layer, rows: &[Row]) {
+        let config = &self.model.config;
+        let (dim, level) = (config.head_dim, self.work.level);
+        let (query, kv) = (config.query_width(), config.kv_width());
+        let rope = config.layers[index].rope;
+        let angles = &self.work.angles[rope];
+        let pairing = config.ropes[rope].pairing;
+        let pairs = config.ropes[rope].frequencies.len();
+        let rotate = |head: &mut [f32], row: usize| {
+            let (cos, sin) = angles[row * 2 * pairs..][..2 * pairs].split_at(pairs);
+            match pairing {
+                Pairing::Adjacent => rows::rotate_adjacent(level, head, cos, sin),
+                Pairing::Halves => rows::rotate_halves(level, head, cos, sin),
+            }
+        };
+        let grid = Grid::new(&mut self.work.qkv, query + 2 * kv);
+        let tables = self.tables;
+        each_row(self.team, rows.len(), &|row, _| {
+            // SAFETY: each row is one item's.
+            let (queries, rest) = unsafe { grid.row(row) }.split_at_mut(query);
+            for head in queries.chunks_exact_mut(dim) {
+                if let Some(weight) = &layer.query_norm {
+                    rows::rms_norm_in_place(level, head, weight, config.epsilon);
+                }
+                rotate(head, row);
+                rows::scale(level, head, config.attention_scale);
+            }
+            let (keys, values) = rest.split_at_mut(kv);
+            let heads = keys.chunks_exact_mut(dim).zip(values.chunks_exact(dim));
+            for (head, (key, value)) in heads.enumerate() {
+                if let Some(weight) = &layer.key_norm {
+                    rows::rms_norm_in_place(level, key, weight, config.epsilon);
+                }
+                rotate(key, row);
+                let table = &tables[rows[row].chunk];
+                let key = key.iter().map(|x| f32_to_f16(*x));
+                let value = value.iter().map(|x| f32_to_f16(*x));
+                // SAFETY: `Chunk`s reserve their positions, a position is one
+                // row of one chunk, and attention reads after this run.
+                unsafe { table.write(rows[row].position, index, head, key, value) };
+            }
+        });
+    }
+
+    /// Moves the wanted rows' queries and stream to the front: in the last
+    /// layer nothing needs the others once their keys are stored.
+    fn keep(&mut self, rows: &[Row]) {
+        let config = &self.model.config;
+        let width = config.query_width() + 2 * config.kv_width();
+        let hidden = self.work.hidden;
+        let wanted = (0..rows.len()).filter(|row| rows[*row].wanted);
+        for (to, from) in wanted.enumerate() {
+            let qkv = from * width..from * width + config.query_width();
+            self.work.qkv.copy_within(qkv, to * width);
+            let stream = from * hidden..(from + 1) * hidden;
+            self.work.stream.copy_within(stream, to * hidden);
+        }
+    }
+
+    /// Attention of all rows over their sequences' positions (spec 5.5).
+    fn attention(&mut self, index: usize, rows: &[Row]) {
+        let config = &self.model.config;
+        let (dim, level) = (config.head_dim, self.work.level);
+        let query = config.query_width();
+        let width = query + 2 * config.kv_width();
+        let per_head = query / config.kv_heads;
+        let spans = spans(rows);
+        let qkv = &self.work.qkv;
+        let (floats, blocks) = self.work.attended.parts_mut();
+        let floats = Grid::new(floats, query);
+        let (tables, scratch) = (self.tables, &self.work.scratch);
+        self.team
+            .run(spans.len() * config.kv_heads, &|item, worker| {
+                // Late rows see most, so they go first.
+                let span = spans[spans.len() - 1 - item / config.kv_heads].clone();
+                let head = item % config.kv_heads;
+                let columns = head * per_head..(head + 1) * per_head;
+                let queries: Vec<&[f32]> = span
+                    .clone()
+                    .map(|row| &qkv[row * width..][columns.clone()])
+                    .collect();
+                let mut out: Vec<&mut [f32]> = span
+                    .clone()
+                    // SAFETY: rows of a span and columns of a head are one item's.
+                    .map(|row| unsafe { floats.part(row, columns.clone()) })
+                    .collect();
+                let queries = Queries {
+                    rows: &queries,
+                    position: rows[span.start].position,
+                    window: config.layers[index].window,
+                    cap: config.attention_cap,
+                    head_dim: dim,
+                };
+                let table = &tables[rows[span.start].chunk];
+                let mut scratch = lock(&scratch[worker]);
+                let scratch = &mut scratch.attention;
+                attend(level, &queries, table, index, head, scratch, &mut out);
+            });
+        let blocks = Grid::new(blocks, query / 32);
+        each_row(self.team, rows.len(), &|row, _| {
+            // SAFETY: each row is one item's, and attention is over.
+            let (floats, blocks) = unsafe { (floats.row(row), blocks.row(row)) };
+            quantise(level, floats, blocks);
+        });
+    }
+
+    /// The gated feed-forward activation (spec 5.6, 5.7).
+    fn gate(&mut self, rows: usize) {
+        let config = &self.model.config;
+        let (level, ffn, gate) = (self.work.level, config.ffn, config.gate);
+        let gate_up = &self.work.gate_up;
+        let (floats, blocks) = self.work.gated.parts_mut();
+        let (floats, blocks) = (Grid::new(floats, ffn), Grid::new(blocks, ffn / 32));
+        each_row(self.team, rows, &|row, _| {
+            // SAFETY: each row is one item's.
+            let (floats, blocks) = unsafe { (floats.row(row), blocks.row(row)) };
+            let (gates, ups) = gate_up[row * 2 * ffn..][..2 * ffn].split_at(ffn);
+            match gate {
+                Gate::Silu => rows::swiglu(level, gates, ups, floats),
+                Gate::Gelu => rows::geglu(level, gates, ups, floats),
+            }
+            quantise(level, floats, blocks);
+        });
+    }
+
+    /// A sub-layer's last linear layer, added to the stream; normed first
+    /// where the architecture says so (spec 6.3).
+    fn join(&mut self, input: Input, rows: usize, weights: &Packed, norm: Option<&[f32]>) {
+        let Some(norm) = norm else {
+            self.linear(input, rows, Target::Stream, &[(weights, 0)]);
+            return;
+        };
+        self.linear(input, rows, Target::Branch, &[(weights, 0)]);
+        let (level, hidden) = (self.work.level, self.work.hidden);
+        let epsilon = self.model.config.epsilon;
+        let stream = Grid::new(&mut self.work.stream, hidden);
+        let branch = Grid::new(&mut self.work.branch, hidden);
+        each_row(self.team, rows, &|row, _| {
+            // SAFETY: each row is one item's.
+            let (stream, branch) = unsafe { (stream.row(row), branch.row(row)) };
+            rows::rms_norm_in_place(level, branch, norm, epsilon);
+            rows::add(level, stream, branch);
+        });
+    }
+
+    /// Linear layers with one input; each writes from its column on.
+    fn linear(&mut self, input: Input, rows: usize, target: Target, parts: &[(&Packed, usize)]) {
+        let config = &self.model.config;
+        let work = &mut *self.work;
+        let x = match input {
+            Input::Normed => &work.normed,
+            Input::Attended => &work.attended,
+            Input::Gated => &work.gated,
+        };
+        let (cells, columns, add) = match target {
+            Target::Qkv => {
+                let width = config.query_width() + 2 * config.kv_width();
+                (&mut work.qkv, width, false)
+            }
+            Target::GateUp => (&mut work.gate_up, 2 * config.ffn, false),
+            Target::Stream => (&mut work.stream, config.hidden, true),
+            Target::Branch => (&mut work.branch, config.hidden, false),
+        };
+        let out = Grid::new(cells, columns);
+        multiply(
+            self.team,
+            work.level,
+            &work.scratch,
+            parts,
+            x,
+            0..rows,
+            &out,
+            add,
+        );
+    }
+
+    /// NaN and infinity never leave the stream, so one look at it finds them.
+    fn check(&self, rows: &[Row]) -> Result<(), Row> {
+        let stream = self.work.stream.chunks_exact(self.work.hidden);
+        match rows.iter().zip(stream).find(|(_, x)| !rows::all_finite(x)) {
+            None => Ok(()),
+            Some((row, _)) => Err(*row),
+        }
+    }
+
+    /// Last norm and output head (spec 6.4).
+    fn finish(&mut self, rows: &[Row], take: &mut Take<'_>) -> Result<(), Row> {
+        let model = self.model;
+        self.norm(rows.len(), &model.weights.final_norm);
+        let work = &mut *self.work;
+        let vocab = model.weights.head.outputs();
+        let parts = [(&model.weights.head, 0)];
+        for first in (0..rows.len()).step_by(LOGIT_ROWS) {
+            let range = first..usize::min(first + LOGIT_ROWS, rows.len());
+            let logits = Grid::new(&mut work.logits, vocab);
+            multiply(
+                self.team,
+                work.level,
+                &work.scratch,
+                &parts,
+                &work.normed,
+                range.clone(),
+                &logits,
+                false,
+            );
+            for (row, logits) in range.zip(work.logits.chunks_exact_mut(vocab)) {
+                if let Some(cap) = model.config.logit_cap {
+                    rows::soft_cap(work.level, logits, cap);
+                }
+                let hidden = work.normed.floats(row);
+                if !rows::all_finite(hidden) || !rows::all_finite(logits) {
+                    return Err(rows[row]);
+                }
+                take(rows[row].chunk, hidden, logits);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a linear layer reads.
+enum Input {
+    Normed,
+    Attended,
+    Gated,
+}
+
+/// Where a linear layer's outputs go.
+enum Target {
+    Qkv,
+    GateUp,
+    /// Added to what is there.
+    Stream,
+    Branch,
+}
+
+/// Some matrices times rows `range` of `x`, into the first rows of `out`.
+#[allow(clippy::too_many_arguments, reason = "plain borrows of a workspace")]
+fn multiply(
+    team: &mut Team,
+    level: Level,
+    scratch: &[Mutex<Scratch>],
+    parts: &[(&Packed, usize)],
+    x: &Activations,
+    range: Range<usize>,
+    out: &Grid<f32>,
+    add: bool,
+) {
+    if range.is_empty() {
+        return;
+    }
+    let groups: usize = parts.iter().map(|(matrix, _)| matrix.groups()).sum();
+    // Few rows: items of some groups, so that taking them costs little.
+    let grain = match range.len() {
+        0..=7 => usize::max(1, groups / (8 * team.threads())),
+        _ => 1,
+    };
+    team.run(groups.div_ceil(grain), &|item, worker| {
+        let mut scratch = lock(&scratch[worker]);
+        for index in item * grain..usize::min((item + 1) * grain, groups) {
+            let (matrix, group, column) = locate(parts, index);
+            let first = column + group * LANES;
+            let width = usize::min(LANES, matrix.outputs() - group * LANES);
+            let take = |row: usize, sums: &[f32; LANES]| {
+                // SAFETY: these columns are this item's.
+                let cells = unsafe { out.part(row - range.start, first..first + width) };
+                if add {
+                    cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y);
+                } else {
+                    cells.copy_from_slice(&sums[..width]);
+                }
+            };
+            multiply_group(
+                level,
+                matrix,
+                group,
+                x,
+                range.clone(),
+                &mut scratch.linear,
+                take,
+            );
+        }
+    });
+}
+
+/// The matrix that the `index`-th group of all matrices belongs to, the group
+/// in it, and the matrix's column.
+fn locate<'a>(parts: &[(&'a Packed, usize)], mut index: usize) -> (&'a Packed, usize, usize) {
+    for (matrix, column) in parts {
+        if index < matrix.groups() {
+            return (matrix, index, *column);
+        }
+        index -= matrix.groups();
+    }
+    unreachable!("an item is a group of one of the matrices")
+}
+
+/// Runs `job(row, worker)` for every row; a few aren't worth waking the team.
+fn each_row(team: &mut Team, rows: usize, job: &(dyn Fn(usize, usize) + Sync)) {
+    const TOGETHER: usize = 4;
+    if rows <= TOGETHER {
+        (0..rows).for_each(|row| job(row, 0));
+        return;
+    }
+    team.run(rows.div_ceil(TOGETHER), &|item, worker| {
+        let end = usize::min((item + 1) * TOGETHER, rows);
+        (item * TOGETHER..end).for_each(|row| job(row, worker));
+    });
+}
+
+/// Runs of consecutive positions of one chunk, at most [`ATTENTION_ROWS`] long.
+fn spans(rows: &[Row]) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        match spans.last_mut() {
+            Some(span)
+                if span.len() < ATTENTION_ROWS
+                    && rows[span.start].chunk == row.chunk
+                    && rows[span.start].position + span.len() == row.position =>
+            {
+                span.end = index + 1;
+            }
+            _ => spans.push(index..index + 1),
+        }
+    }
+    spans
+}
+
+/// A worker's own memory; never waited for, since workers don't share it.
+fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
+    scratch
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
