@@ -1,3 +1,5 @@
+//! What is tested of `elementary`: the same bits as the page and its scalar reference give.
+
 use super::*;
 
 /// Largest distance of `ours` from `theirs` in units of the last place.

@@ -1,3 +1,5 @@
+//! What is tested of `linear`: the same bits as the page and its scalar reference give.
+
 use proptest::prelude::*;
 
 use super::*;

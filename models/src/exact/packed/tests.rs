@@ -1,3 +1,5 @@
+//! What is tested of `packed`: the same bits as the page and its scalar reference give.
+
 use std::borrow::Cow;
 
 use candle_core::Device;
