@@ -7,8 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
 
-use models::exact::level::Level;
-use models::exact::model::{Chunk, ExactModel, Options, Want};
+use models::exact::{Chunk, ExactModel, KvCache, Level, Options, Want};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -16,6 +15,7 @@ fn main() -> anyhow::Result<()> {
     let level = match args.get(2).map(String::as_str) {
         Some("portable") => Level::Portable,
         Some("avx2") => Level::Avx2,
+        Some("avx512") => Level::Avx512,
         _ => Level::detect(),
     };
     let all = ["load", "prefill", "decode", "many", "score"].map(str::to_owned);
@@ -94,7 +94,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-type Work<'a> = (&'a mut models::exact::kv::KvCache, &'a [u32], Want);
+type Work<'a> = (&'a mut KvCache, &'a [u32], Want);
 
 fn timed(model: &ExactModel, work: &mut [Work]) -> f64 {
     let mut chunks: Vec<Chunk> = work
@@ -102,12 +102,12 @@ fn timed(model: &ExactModel, work: &mut [Work]) -> f64 {
         .map(|(cache, tokens, want)| Chunk {
             cache,
             tokens,
-            want: *want,
+            logits: *want,
         })
         .collect();
     let (start, cpu) = (Instant::now(), cpu_seconds());
     model
-        .forward_each(&mut chunks, &mut |_, _, _| {})
+        .forward_each(&mut chunks, &mut |_| {})
         .expect("a step");
     if model.threads() == 1 {
         return cpu_seconds() - cpu;

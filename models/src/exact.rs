@@ -1,28 +1,51 @@
-//! Numerics profile `exact/1`: the same tokens give the same bits.
+//! Profile `exact/1`: the same tokens give the same bits, and fast.
 //!
-//! `docs/spec/exact.md` specifies it. The kernels are tested, bit for bit,
-//! against the scalar [`mod@reference`], and the model against the oracle. It is
-//! **not yet served**: the engine still runs `candle-cpu/1`. Start reading at
-//! [`model`], then the definition in `pass`.
+//! docs/spec/exact.md says what is computed, [`Reference`] says it in plain
+//! Rust, [`ExactModel`] computes it with the kernels of [`Level`] on repacked
+//! weights and paged keys. Start at [`ExactModel::forward`].
+//!
+//! # Why these aren't candle tensors
+//!
+//! Candle reads the file (`weights`) and is what tests compare blocks with.
+//! The hot path is plain buffers: a candle op allocates its output, and runs
+//! on a thread pool of its own, two hundred times a token; a tensor can't be
+//! written by several workers in place, nor live in a page that sequences
+//! share; and whatever candle itself computes may change its order with the
+//! shape. `pass` is the one definition of the model and calls a handful of
+//! operations on rows: on another device those are kernels of our own too,
+//! behind the same lines. A `Packed` matrix can be wrapped in a `CustomOp`
+//! where a candle model wants its products.
 
-pub mod activations;
-pub mod architecture;
-pub mod attention;
-pub mod blocks;
-pub mod elementary;
-pub mod grid;
-pub mod kv;
-pub mod level;
-pub mod linear;
-pub mod memory;
-pub mod model;
-pub mod packed;
+mod activations;
+mod architecture;
+mod attention;
+mod blocks;
+mod elementary;
+mod grid;
+mod kv;
+mod level;
+mod linear;
+mod memory;
+mod model;
+mod packed;
 mod pass;
 #[cfg(test)]
 mod random;
-pub mod reference;
-pub mod rows;
-pub mod team;
+mod reference;
+mod rows;
+mod team;
 #[cfg(test)]
 mod tiny;
-pub mod weights;
+mod trace;
+mod weights;
+
+pub use architecture::{Config, ConfigError, Gate, LayerKind, Pairing, Rope};
+pub use kv::{KvBlock, KvCache, KvPool, KvShape, OutOfBlocks, POSITIONS};
+pub use level::Level;
+pub use model::{Chunk, ExactModel, ForwardError, Options, Output, Scored, Want};
+pub use reference::Reference;
+pub use trace::Trace;
+pub use weights::LoadError;
+
+/// The numerics profile's name, as receipts state it.
+pub const PROFILE: &str = "exact/1";

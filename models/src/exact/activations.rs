@@ -57,11 +57,6 @@ impl Activations {
         self.columns
     }
 
-    /// Rows there is room for.
-    pub fn rows(&self) -> usize {
-        self.floats.len() / self.columns
-    }
-
     /// A row before quantisation: what float weights multiply.
     pub fn floats(&self, row: usize) -> &[f32] {
         &self.floats[row * self.columns..][..self.columns]

@@ -3,7 +3,7 @@
 //! Two passes over all visible positions (spec 5.5): scores and their exact
 //! maximum, then weights and the weighted sum of values, in segments of 256
 //! positions. All loops ascend, and one product kernel does both sums:
-//! dimensions for scores, positions for values. Start at `attend`.
+//! dimensions for scores, positions for values. Start at [`attend`].
 
 use std::ops::Range;
 
@@ -227,7 +227,7 @@ fn accumulate<'l>(
     assert!(right.rows.end * right.stride <= right.cells.len());
     assert!(columns.len() <= right.stride);
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx2 && columns.len().is_multiple_of(8) {
+    if level >= Level::Avx2 && columns.len().is_multiple_of(8) {
         // SAFETY: `Level::available` found AVX2, FMA and F16C.
         unsafe { avx2::accumulate(right, left, out, out_stride, columns) };
         return;

@@ -8,6 +8,8 @@ pub enum Level {
     Portable,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// The same, and AVX-512 (F, BW, VL) with VNNI for linear layers.
+    Avx512,
 }
 
 impl Level {
@@ -26,6 +28,13 @@ impl Level {
             && std::arch::is_x86_feature_detected!("f16c")
         {
             levels.push(Self::Avx2);
+            if std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vl")
+                && std::arch::is_x86_feature_detected!("avx512vnni")
+            {
+                levels.push(Self::Avx512);
+            }
         }
         levels
     }

@@ -14,7 +14,11 @@ use super::level::Level;
 use super::packed::{BLOCK, LANES, Packed, Tile, has_min};
 
 #[cfg(target_arch = "x86_64")]
+mod ahead;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// One worker's memory for [`multiply_group`].
 pub struct Scratch {
@@ -74,13 +78,19 @@ fn multiply_quantised(
 ) {
     let format = weights.format();
     let blocks = weights.inputs() / BLOCK;
-    #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx2 {
-        // SAFETY: `Level::available` found AVX2, FMA and F16C.
-        unsafe { avx2::multiply(format, group, blocks, x, rows.clone(), tiles, sums) };
-        return;
+    match level {
+        // SAFETY: `Level::available` found the features.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe {
+            return avx512::multiply(format, group, blocks, x, rows.clone(), tiles, sums);
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe {
+            return avx2::multiply(format, group, blocks, x, rows.clone(), tiles, sums);
+        },
+        _ => {}
     }
-    let _ = level;
     for first in (0..blocks).step_by(tiles.len()) {
         let tiles = &mut tiles[..usize::min(TILES, blocks - first)];
         for (i, tile) in tiles.iter_mut().enumerate() {

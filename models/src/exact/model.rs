@@ -16,11 +16,10 @@ use super::pass::{Row, Workspace};
 use super::team::Team;
 use super::weights::{self, LoadError, Weights};
 
+pub use crate::llama::Want;
+
 /// Rows that share one stream of the weights.
 pub const PASS_ROWS: usize = 256;
-
-/// Is shown rows: the index of the chunk, the final hidden state, the logits.
-pub type Take<'a> = dyn FnMut(usize, &[f32], &[f32]) + 'a;
 
 /// How to run a model. Nothing here changes a bit of its answers.
 #[derive(Debug, Clone)]
@@ -47,25 +46,27 @@ struct Bench {
     workspace: Workspace,
 }
 
-/// Which rows of a chunk the caller wants hidden states and logits of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// None: the chunk only fills the cache.
-    No,
-    /// The last.
-    Last,
-    /// All.
-    All,
-}
-
 /// Some tokens to append to one sequence.
 pub struct Chunk<'a> {
     /// The sequence's past; the chunk's positions are added to it.
     pub cache: &'a mut KvCache,
     /// The tokens.
     pub tokens: &'a [u32],
-    /// Whose logits are wanted.
-    pub want: Want,
+    /// Which rows' hidden states and logits are wanted.
+    pub logits: Want,
+}
+
+/// One row of a step, while it is in the engine's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Scored<'a> {
+    /// Index of its chunk.
+    pub chunk: usize,
+    /// Position in its sequence.
+    pub position: usize,
+    /// Final hidden state, after the last norm.
+    pub hidden: &'a [f32],
+    /// Logits.
+    pub logits: &'a [f32],
 }
 
 /// What a chunk gave: a row for each token that was wanted.
@@ -174,19 +175,19 @@ impl ExactModel {
     /// Computes one step and collects what is wanted, chunk by chunk.
     pub fn forward(&self, work: &mut [Chunk]) -> Result<Vec<Output>, ForwardError> {
         let mut outputs = vec![Output::default(); work.len()];
-        self.forward_each(work, &mut |chunk, hidden, logits| {
-            outputs[chunk].hidden.push(hidden.to_vec());
-            outputs[chunk].logits.push(logits.to_vec());
+        self.forward_each(work, &mut |row| {
+            outputs[row.chunk].hidden.push(row.hidden.to_vec());
+            outputs[row.chunk].logits.push(row.logits.to_vec());
         })?;
         Ok(outputs)
     }
 
-    /// Computes one step and shows each wanted row to `take(chunk, hidden,
-    /// logits)`, positions of a chunk in order, without keeping any.
+    /// Computes one step and shows each wanted row to `take`, positions of a
+    /// chunk in order, without keeping any.
     pub fn forward_each(
         &self,
         work: &mut [Chunk],
-        take: &mut Take<'_>,
+        take: &mut dyn FnMut(Scored),
     ) -> Result<(), ForwardError> {
         self.check(work)?;
         let mut bench = self.bench.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +246,7 @@ fn rows<'a>(work: &'a [Chunk]) -> impl Iterator<Item = Row> + 'a {
             chunk,
             position: work.cache.len() + i,
             token: *token,
-            wanted: match work.want {
+            wanted: match work.logits {
                 Want::No => false,
                 Want::Last => i == last,
                 Want::All => true,

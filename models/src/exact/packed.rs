@@ -10,7 +10,9 @@
 use std::ops::Range;
 
 use super::blocks::{Format, q4k_code, q6k_code, six_bit_pair};
-use super::memory::{Frozen, Memory};
+use super::memory::Frozen;
+#[cfg(test)]
+use super::memory::Memory;
 
 /// Outputs side by side.
 pub const LANES: usize = 16;
@@ -86,8 +88,9 @@ impl Packed {
         outputs.div_ceil(LANES) * group_bytes(format, inputs)
     }
 
-    /// Packs one matrix into memory of its own. A model packs all of its
+    /// Packs one matrix into memory of its own; a model packs all of its
     /// matrices into one: [`pack_into`] and [`Packed::within`].
+    #[cfg(test)]
     pub fn pack(
         format: Format,
         outputs: usize,

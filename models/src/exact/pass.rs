@@ -16,7 +16,7 @@ use super::grid::Grid;
 use super::kv::KvTable;
 use super::level::Level;
 use super::linear::{self, multiply_group};
-use super::model::{ExactModel, PASS_ROWS, Take};
+use super::model::{ExactModel, PASS_ROWS, Scored};
 use super::packed::{LANES, Packed};
 use super::rows;
 use super::team::Team;
@@ -104,7 +104,7 @@ impl Workspace {
         team: &mut Team,
         rows: &[Row],
         tables: &[KvTable],
-        take: &mut Take<'_>,
+        take: &mut dyn FnMut(Scored),
     ) -> Result<(), Row> {
         let mut pass = Pass {
             model,
@@ -417,7 +417,7 @@ impl Pass<'_> {
     }
 
     /// Last norm and output head (spec 6.4).
-    fn finish(&mut self, rows: &[Row], take: &mut Take<'_>) -> Result<(), Row> {
+    fn finish(&mut self, rows: &[Row], take: &mut dyn FnMut(Scored)) -> Result<(), Row> {
         let model = self.model;
         self.norm(rows.len(), &model.weights.final_norm);
         let work = &mut *self.work;
@@ -444,7 +444,12 @@ impl Pass<'_> {
                 if !rows::all_finite(hidden) || !rows::all_finite(logits) {
                     return Err(rows[row]);
                 }
-                take(rows[row].chunk, hidden, logits);
+                take(Scored {
+                    chunk: rows[row].chunk,
+                    position: rows[row].position,
+                    hidden,
+                    logits,
+                });
             }
         }
         Ok(())

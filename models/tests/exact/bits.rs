@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use models::exact::level::Level;
-use models::exact::model::{Chunk, ExactModel, Output, Want};
-use models::exact::reference::Reference;
+use models::exact::Level;
+use models::exact::Reference;
+use models::exact::{Chunk, ExactModel, Output, Want};
 
 use crate::model::{MODEL, ids, load, oracle, path, score};
 
@@ -45,7 +45,7 @@ fn in_chunks(model: &ExactModel, text: &[u32], chunk: usize) -> Output {
         let mut work = [Chunk {
             cache: &mut cache,
             tokens,
-            want: Want::All,
+            logits: Want::All,
         }];
         let output = model.forward(&mut work).unwrap().remove(0);
         all.hidden.extend(output.hidden);
@@ -113,7 +113,7 @@ fn neighbours_do_not_matter() {
                 work.push(Chunk {
                     cache,
                     tokens: &rest[..size],
-                    want: Want::All,
+                    logits: Want::All,
                 });
             }
         }
@@ -134,7 +134,7 @@ fn forks_prefixes_and_truncation_give_the_same_bits() {
         let mut work = [Chunk {
             cache,
             tokens,
-            want,
+            logits: want,
         }];
         MODEL.forward(&mut work).unwrap().remove(0)
     };
@@ -169,7 +169,7 @@ fn unwanted_rows_change_nothing() {
     let mut work = [Chunk {
         cache: &mut cache,
         tokens: text,
-        want: Want::Last,
+        logits: Want::Last,
     }];
     let output = MODEL.forward(&mut work).unwrap().remove(0);
     assert_eq!(output.hidden.len(), 1);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use models::Whitelist;
-use models::exact::level::Level;
-use models::exact::model::{Chunk, ExactModel, Options, Output, Want};
+use models::exact::Level;
+use models::exact::{Chunk, ExactModel, Options, Output, Want};
 use serde_json::Value;
 
 pub static MODEL: LazyLock<ExactModel> = LazyLock::new(|| load(2, Level::detect()));
@@ -58,7 +58,7 @@ pub fn score(model: &ExactModel, tokens: &[u32]) -> Output {
     let mut work = [Chunk {
         cache: &mut cache,
         tokens,
-        want: Want::All,
+        logits: Want::All,
     }];
     model.forward(&mut work).unwrap().remove(0)
 }

@@ -1,6 +1,11 @@
 //! The product kernel of attention with AVX2: a few queries times 8, 16 or 32
 //! columns in registers, over all rows of the right factor.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices name registers; iterators' closures wouldn't be inlined"
+)]
+
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -79,10 +84,6 @@ fn tile<const Q: usize, const C: usize>(
 /// `done..` + 8·C of its rows, and each of `left` as many cells as those.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "indexes of registers and of memory run together"
-)]
 unsafe fn columns_of<const Q: usize, const C: usize>(
     right: &Right,
     left: [&[f32]; Q],

@@ -8,12 +8,18 @@
 //! Few rows read the packed weights directly; many rows share tiles unpacked
 //! into the first-level cache, four rows at a time.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "indices name registers; iterators' closures wouldn't be inlined"
+)]
+
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::activations::{Activations, QuantisedBlock};
 use super::super::blocks::Format;
 use super::super::packed::{LANES, Layout, Tile, excess, has_min};
+use super::ahead::Ahead;
 
 /// What the kernels need to know about a format while being compiled.
 trait Kind {
@@ -125,34 +131,6 @@ fn multiply_kind<K: Kind>(
                 add_rows::<K, 3>(tiles, x, &mut three);
                 [*a, *b, *c] = three;
             }
-        }
-    }
-}
-
-/// Fetches the packed bytes that come next, a part each time, while rows are
-/// computed: unpacking alone would wait for memory.
-struct Ahead {
-    next: *const u8,
-    lines: usize,
-}
-
-impl Ahead {
-    fn of(group: &[u8], layout: &Layout, first: usize, tiles: usize, parts: usize) -> Self {
-        let (start, end) = (layout.unit_at(first), layout.unit_at(first + tiles));
-        Self {
-            // After a group lies the next one, if any; a fetch of what isn't
-            // there does nothing.
-            next: group.as_ptr().wrapping_add(end),
-            lines: ((end - start) / 64).div_ceil(parts.max(1)),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn fetch(&mut self) {
-        for _ in 0..self.lines {
-            _mm_prefetch::<_MM_HINT_T1>(self.next.cast());
-            self.next = self.next.wrapping_add(64);
         }
     }
 }
@@ -314,10 +292,6 @@ fn settled(mut sum: __m256i) -> __m256i {
 
 /// One row times Q4_0 or Q4_1, straight from the packed tiles.
 #[target_feature(enable = "avx2,fma,f16c")]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "indexes of registers and of memory run together"
-)]
 fn single_row_of_nibbles<K: Kind>(group: &[u8], x: &[QuantisedBlock], sums: &mut [f32; LANES]) {
     let layout = Layout::of(K::FORMAT);
     let nibble = _mm256_set1_epi8(15);

@@ -25,7 +25,7 @@ fn run(model: &ExactModel, cache: &mut KvCache, tokens: &[u32], want: Want) -> O
     let mut work = [Chunk {
         cache,
         tokens,
-        want,
+        logits: want,
     }];
     model.forward(&mut work).unwrap().remove(0)
 }
@@ -69,12 +69,12 @@ fn a_step_that_cannot_be_computed_changes_nothing() {
             Chunk {
                 cache: &mut good,
                 tokens: &[3],
-                want: Want::Last,
+                logits: Want::Last,
             },
             Chunk {
                 cache: &mut bad,
                 tokens,
-                want: Want::Last,
+                logits: Want::Last,
             },
         ];
         let error = model.forward(&mut work).unwrap_err();
@@ -118,12 +118,12 @@ fn what_is_not_finite_is_an_error_of_its_sequence_alone() {
         Chunk {
             cache: &mut fine,
             tokens: &[1, 2],
-            want: Want::All,
+            logits: Want::All,
         },
         Chunk {
             cache: &mut bad,
             tokens: &[1, tiny::OVERFLOWING_TOKEN, 2],
-            want: Want::Last,
+            logits: Want::Last,
         },
     ];
     let error = model.forward(&mut work).unwrap_err();
