@@ -355,8 +355,8 @@ fn blamed(error: &ForwardError) -> Option<usize> {
     match error {
         ForwardError::Empty { chunk }
         | ForwardError::Token { chunk, .. }
-        | ForwardError::Context { chunk, .. }
-        | ForwardError::NotFinite { chunk } => Some(*chunk),
+        | ForwardError::TooLong { chunk, .. }
+        | ForwardError::NotFinite { chunk, .. } => Some(*chunk),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 //! One implementation serves: [`models::Model`]. The engine's own tests put a
 //! model of a few lines here, whose every token is known.
 
-use models::{Chunk, ForwardError, KvCache, Logits, Model, ModelConfig, Want};
+use models::{Chunk, ForwardError, KvCache, Model, ModelConfig, Output, Want};
 
 /// A model as the engine drives it.
 pub(crate) trait LanguageModel: Send + Sync + 'static {
@@ -39,7 +39,7 @@ pub(crate) struct Part<'a, C> {
 
 impl LanguageModel for Model {
     type Cache = KvCache;
-    type Logits = Logits;
+    type Logits = Output;
 
     fn config(&self) -> &ModelConfig {
         self.config()
@@ -61,7 +61,7 @@ impl LanguageModel for Model {
         }
     }
 
-    fn forward(&self, work: &mut [Part<'_, KvCache>]) -> Result<Vec<Logits>, ForwardError> {
+    fn forward(&self, work: &mut [Part<'_, KvCache>]) -> Result<Vec<Output>, ForwardError> {
         let mut chunks: Vec<_> = work
             .iter_mut()
             .map(|part| Chunk {
@@ -76,7 +76,7 @@ impl LanguageModel for Model {
         self.forward(&mut chunks)
     }
 
-    fn last(logits: &Logits) -> Option<&[f32]> {
-        logits.last()
+    fn last(logits: &Output) -> Option<&[f32]> {
+        logits.logits.last().map(Vec::as_slice)
     }
 }

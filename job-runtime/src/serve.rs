@@ -5,14 +5,13 @@
 //! finish until shortly before the drain's deadline, what is left is cut with
 //! its receipt, and only then does the socket go.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use models::{LoadError, Model};
+use models::{Level, LoadError, Model, Options};
 use protocol::SigningKey;
 use protocol::manifest::Manifest;
 use tokio::sync::{Semaphore, oneshot};
@@ -108,7 +107,7 @@ fn start(
     let (end, ended) = oneshot::channel();
     let process = Arc::clone(process);
     let run = move || {
-        let outcome = load(&process.config.model_path, &manifest).map(|model| {
+        let outcome = load(&process.config, &manifest).map(|model| {
             let engine = assemble(&process, Arc::new(model), key, inbox, mail);
             engine.run();
         });
@@ -122,8 +121,13 @@ fn start(
     Ok(ended)
 }
 
-fn load(path: &Path, manifest: &Manifest) -> Result<Model, EngineError> {
-    Model::load(path, manifest).map_err(EngineError::Load)
+fn load(config: &EngineConfig, manifest: &Manifest) -> Result<Model, EngineError> {
+    let options = Options {
+        threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        level: Level::detect(),
+        kv_tokens: config.limits.kv_tokens_max.get() as usize,
+    };
+    Model::load(&config.model_path, manifest, &options).map_err(EngineError::Load)
 }
 
 /// Puts the job together; from here on it is ready.

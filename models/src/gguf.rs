@@ -1,15 +1,14 @@
 //! Reads a GGUF file: checks that it is the whitelisted one, then hands out
-//! its metadata and tensors.
+//! its metadata.
 //!
 //! The digest is taken over the very bytes that are then parsed, so the file
 //! can't change in between. What the entries mean is left to `tokenizer`,
-//! `template` and `llama`.
+//! `template` and `exact`.
 
 use std::io::Cursor;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::{Content, Value};
-use candle_core::{Device, Tensor};
 use protocol::Digest;
 use protocol::manifest::Identity;
 
@@ -44,17 +43,6 @@ pub enum GgufError {
         /// The type that it should have.
         kind: &'static str,
     },
-    /// A tensor is missing, or isn't of its shape.
-    #[error("the weight file's tensor `{name}` is missing or isn't {shape:?}")]
-    Tensor {
-        /// The tensor.
-        name: String,
-        /// The shape that it should have.
-        shape: Vec<usize>,
-    },
-    /// Something that our forward pass doesn't compute.
-    #[error("the weight file has {0}, which isn't supported")]
-    Unsupported(&'static str),
 }
 
 impl Gguf {
@@ -74,41 +62,15 @@ impl Gguf {
         Ok(Gguf { bytes, content })
     }
 
-    /// A tensor, which must have this shape, dequantised to f32.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, GgufError> {
-        let wrong = || GgufError::Tensor {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-        };
-        let info = self.content.tensor_infos.get(name).ok_or_else(wrong)?;
-        if info.shape.dims() != shape {
-            return Err(wrong());
-        }
-        self.content
-            .tensor(&mut Cursor::new(&self.bytes), name, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu))
-            .map_err(GgufError::Parse)
-    }
-
-    /// A tensor of one dimension.
-    pub(crate) fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, GgufError> {
-        self.tensor(name, &[length])?
-            .to_vec1()
-            .map_err(GgufError::Parse)
-    }
-
-    pub(crate) fn has_tensor(&self, name: &str) -> bool {
-        self.content.tensor_infos.contains_key(name)
+    /// The header, and the whole file.
+    pub(crate) fn parts(&self) -> (&Content, &[u8]) {
+        (&self.content, &self.bytes)
     }
 
     pub(crate) fn usize(&self, key: &str) -> Result<usize, GgufError> {
         self.entry(key, "a number", |v| {
             v.to_u64().ok().and_then(|n| usize::try_from(n).ok())
         })
-    }
-
-    pub(crate) fn f32(&self, key: &str) -> Result<f32, GgufError> {
-        self.entry(key, "a float", |v| v.to_f32().ok())
     }
 
     pub(crate) fn text(&self, key: &str) -> Result<&str, GgufError> {

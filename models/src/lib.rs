@@ -6,12 +6,9 @@
 //! share [`Model::forward`] and [`Sampler`], so they can't drift apart. Start
 //! at [`Model`].
 
-mod attention;
 pub mod exact;
 pub mod fetch;
 mod gguf;
-mod kv;
-mod llama;
 mod math;
 mod model;
 mod philox;
@@ -20,10 +17,11 @@ mod template;
 mod tokenizer;
 mod whitelist;
 
+pub use exact::{
+    Chunk, ForwardError, KvBlock, KvCache, KvPool, Level, Options, Output, Scored, Trace, Want,
+};
 pub use gguf::GgufError;
-pub use kv::KvCache;
-pub use llama::{Chunk, ForwardError, Logits, Want};
-pub use model::{LoadError, Model, ModelConfig, PROFILE};
+pub use model::{LoadError, Model, ModelConfig};
 pub use sampler::{Drawn, Logprobs, SampleError, Sampler, log_softmax_top};
 pub use template::{ChatTemplate, TemplateError};
 pub use tokenizer::{Special, Tokenizer, TokenizerError};

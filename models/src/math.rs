@@ -1,4 +1,4 @@
-//! Elementary functions and norms of the forward pass, in plain arithmetic.
+//! Elementary functions beside the forward pass, in plain arithmetic.
 //!
 //! The platform's `exp`, `sin` and friends differ between machines, so Clippy
 //! bans them in this crate (`clippy.toml`). Here is a vectorisable `exp` for
@@ -35,31 +35,6 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x > 88.7 { f32::INFINITY } else { y }
 }
 
-/// `x * sigmoid(x)`.
-#[inline(always)]
-pub(crate) fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
-}
-
-/// Writes `x / rms(x) * weight` into `out`.
-pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
-    let mut lanes = [0f32; 16];
-    let (blocks, rest) = x.as_chunks::<16>();
-    for block in blocks {
-        for (sum, x) in lanes.iter_mut().zip(block) {
-            *sum += x * x;
-        }
-    }
-    let mut sum: f32 = lanes.iter().sum();
-    for x in rest {
-        sum += x * x;
-    }
-    let scale = 1.0 / (sum / x.len() as f32 + epsilon).sqrt();
-    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * w;
-    }
-}
-
 /// Whether every value is a finite number.
 pub(crate) fn all_finite(values: &[f32]) -> bool {
     const EXPONENT: u32 = 0x7f80_0000;
@@ -88,17 +63,6 @@ mod tests {
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(1e30), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
-    }
-
-    #[test]
-    fn rms_norm_of_any_length() {
-        for n in [1, 15, 16, 17, 576] {
-            let x: Vec<f32> = (0..n).map(|i| i as f32 - 3.0).collect();
-            let mut out = vec![0.0; n];
-            rms_norm(&x, &vec![2.0; n], 0.0, &mut out);
-            let mean: f32 = out.iter().map(|v| v * v).sum::<f32>() / n as f32;
-            assert!((mean - 4.0).abs() < 1e-4, "{n}: {mean}");
-        }
     }
 
     #[test]

@@ -8,21 +8,19 @@ use std::path::Path;
 use protocol::manifest::Manifest;
 use protocol::receipt::Numerics;
 
+use crate::exact::{
+    self, Chunk, ExactModel, ForwardError, KvCache, KvPool, Options, Output, Scored,
+};
 use crate::gguf::{Gguf, GgufError};
-use crate::kv::KvCache;
-use crate::llama::{Chunk, ForwardError, Llama, Logits, Shape};
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, TokenizerError};
-
-/// The numerics profile of this forward pass.
-pub const PROFILE: &str = "candle-cpu/1";
 
 /// A loaded model. Shared by reference; [`Model::forward`] changes only the caches.
 pub struct Model {
     config: ModelConfig,
     tokenizer: Tokenizer,
     template: ChatTemplate,
-    llama: Llama,
+    exact: ExactModel,
 }
 
 /// What a caller needs to know about a model.
@@ -37,8 +35,6 @@ pub struct ModelConfig {
     pub bos: Option<u32>,
     /// The tokens that end an answer.
     pub eos: Vec<u32>,
-    /// Memory that one cached token takes.
-    pub kv_bytes_per_token: usize,
 }
 
 /// Why a model can't be loaded.
@@ -56,45 +52,70 @@ pub enum LoadError {
     /// The manifest names an architecture that isn't here, or another than the file.
     #[error("the architecture `{0}` isn't supported")]
     Architecture(String),
+    /// The weights, or what the metadata says of them.
+    #[error("the weights can't be used")]
+    Weights(#[source] exact::LoadError),
+    /// The vocabularies of tokenizer and weights differ.
+    #[error("the tokenizer has {tokenizer} tokens and the weights {weights}")]
+    Vocabulary {
+        /// Tokens that the tokenizer knows.
+        tokenizer: usize,
+        /// Rows of the embedding.
+        weights: usize,
+    },
+    /// The manifest's context is longer than the model's.
+    #[error("the manifest's context of {manifest} tokens is longer than the model's {model}")]
+    Context {
+        /// What the manifest says.
+        manifest: u32,
+        /// What the weight file says.
+        model: usize,
+    },
     /// The manifest doesn't allow this profile.
-    #[error("the manifest doesn't allow the numerics profile {PROFILE}")]
+    #[error("the manifest doesn't allow the numerics profile {}", exact::PROFILE)]
     Profile,
 }
 
 impl Model {
     /// Reads a weight file, which must be the manifest's to the byte.
-    pub fn load(path: &Path, manifest: &Manifest) -> Result<Model, LoadError> {
+    pub fn load(path: &Path, manifest: &Manifest, options: &Options) -> Result<Model, LoadError> {
         let identity = &manifest.identity;
-        if !manifest.numerics.iter().any(|profile| profile == PROFILE) {
+        if !manifest.numerics.iter().any(|p| p == exact::PROFILE) {
             return Err(LoadError::Profile);
         }
         let gguf = Gguf::open(path, identity).map_err(LoadError::Gguf)?;
         let architecture = gguf.text("general.architecture").map_err(LoadError::Gguf)?;
-        if architecture != "llama" || identity.architecture != "llama" {
+        if architecture != identity.architecture {
             return Err(LoadError::Architecture(architecture.to_owned()));
         }
         let tokenizer = Tokenizer::from_gguf(&gguf).map_err(LoadError::Tokenizer)?;
-        let shape = Shape::from_gguf(
-            &gguf,
-            tokenizer.vocab_size(),
-            identity.context_tokens as usize,
-        )
-        .map_err(LoadError::Gguf)?;
         let ends = Ends::from_gguf(&gguf, &tokenizer).map_err(LoadError::Gguf)?;
         let template = compile_template(&gguf, &tokenizer, &ends)?;
-        let llama = Llama::from_gguf(&gguf, shape).map_err(LoadError::Gguf)?;
+        let (content, bytes) = gguf.parts();
+        let exact = ExactModel::from_gguf(content, bytes, options).map_err(LoadError::Weights)?;
+        if exact.vocab() != tokenizer.vocab_size() {
+            return Err(LoadError::Vocabulary {
+                tokenizer: tokenizer.vocab_size(),
+                weights: exact.vocab(),
+            });
+        }
+        if identity.context_tokens as usize > exact.config().context_tokens {
+            return Err(LoadError::Context {
+                manifest: identity.context_tokens,
+                model: exact.config().context_tokens,
+            });
+        }
         let config = ModelConfig {
-            vocab: shape.vocab,
+            vocab: exact.vocab(),
             context_tokens: identity.context_tokens,
             bos: ends.bos.filter(|_| ends.add_bos),
             eos: ends.all,
-            kv_bytes_per_token: shape.kv().bytes_per_token(),
         };
         Ok(Model {
             config,
             tokenizer,
             template,
-            llama,
+            exact,
         })
     }
 
@@ -106,7 +127,7 @@ impl Model {
     /// The arithmetic, as receipts state it.
     pub fn numerics(&self) -> Numerics {
         Numerics {
-            profile: PROFILE.to_owned(),
+            profile: exact::PROFILE.to_owned(),
             device: "cpu".to_owned(),
             detail: BTreeMap::new(),
         }
@@ -122,17 +143,32 @@ impl Model {
         &self.template
     }
 
+    /// Where the caches' blocks come from.
+    pub fn pool(&self) -> &KvPool {
+        self.exact.pool()
+    }
+
     /// An empty cache for a new sequence.
     pub fn new_cache(&self) -> KvCache {
-        self.llama.new_cache()
+        self.exact.new_cache()
     }
 
     /// One step of the engine: reads every chunk's tokens, any mix of prompts and single
-    /// tokens, and returns the logits asked for, chunk by chunk.
+    /// tokens, and returns the rows asked for, chunk by chunk.
     ///
     /// On an error no cache has changed; the error says which chunk is to blame, if one is.
-    pub fn forward(&self, work: &mut [Chunk<'_>]) -> Result<Vec<Logits>, ForwardError> {
-        self.llama.forward(work)
+    pub fn forward(&self, work: &mut [Chunk<'_>]) -> Result<Vec<Output>, ForwardError> {
+        self.exact.forward(work)
+    }
+
+    /// Like [`Model::forward`], and shows each row asked for to `take`, a chunk's in
+    /// order of position, without keeping any.
+    pub fn forward_each(
+        &self,
+        work: &mut [Chunk<'_>],
+        take: &mut dyn FnMut(Scored<'_>),
+    ) -> Result<(), ForwardError> {
+        self.exact.forward_each(work, take)
     }
 }
 

@@ -21,10 +21,11 @@ const ROWS: &[(&str, &[&str])] = &[
     ("provider", &["transport", "protocol"]),
     ("gateway", &["transport", "protocol"]),
     ("client", &["transport", "protocol"]),
+    ("verifier", &["models", "client", "protocol"]),
 ];
 
 /// May import anything of ours.
-const WIRING: &[&str] = &["tests", "countersign"];
+const WIRING: &[&str] = &["bench", "tests", "countersign"];
 
 /// Foreign crates with one home, by the start of their name.
 const HOMES: &[(&str, &str)] = &[

@@ -5,9 +5,12 @@
 //! weights once for all of its rows; where passes begin changes no bit. What
 //! a pass computes is in `pass`.
 
+use std::io::Cursor;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+use candle_core::quantized::gguf_file::Content;
 
 use super::architecture::Config;
 use super::kv::{KvCache, KvPool, KvShape, OutOfBlocks};
@@ -16,7 +19,16 @@ use super::pass::{Row, Workspace};
 use super::team::Team;
 use super::weights::{self, LoadError, Weights};
 
-pub use crate::llama::Want;
+/// Which of a chunk's rows the caller wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// None: the chunk is an inner part of a prompt.
+    No,
+    /// The last one, to draw the next token.
+    Last,
+    /// All of them, to check a known text.
+    All,
+}
 
 /// Rows that share one stream of the weights.
 pub const PASS_ROWS: usize = 256;
@@ -120,14 +132,25 @@ pub enum ForwardError {
 }
 
 impl ExactModel {
-    /// Loads a GGUF and repacks its weights.
+    /// Loads a GGUF file and repacks its weights.
     pub fn load(path: &Path, options: &Options) -> Result<Self, LoadError> {
+        let bytes = std::fs::read(path).map_err(LoadError::Io)?;
+        let content = Content::read(&mut Cursor::new(&bytes)).map_err(LoadError::Header)?;
+        Self::from_gguf(&content, &bytes, options)
+    }
+
+    /// Repacks the weights of a GGUF file in memory, whose header is `content`.
+    pub fn from_gguf(
+        content: &Content,
+        bytes: &[u8],
+        options: &Options,
+    ) -> Result<Self, LoadError> {
         assert!(
             Level::available().contains(&options.level),
             "this CPU doesn't have {:?}",
             options.level
         );
-        let (config, weights) = weights::load(path, options.threads)?;
+        let (config, weights) = weights::load(content, bytes, options.threads)?;
         let shape = KvShape {
             layers: config.layers.len(),
             heads: config.kv_heads,

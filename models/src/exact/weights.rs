@@ -1,15 +1,13 @@
 //! Loads a GGUF's tensors: norms as f32, matrices repacked for the kernels.
 //!
-//! The file is mapped while loading only. All matrices go to one stretch of
+//! The file's bytes are needed while loading only. All matrices go to one stretch of
 //! memory, packed by as many threads as the model may use. Every tensor must
 //! find its place: one that the profile doesn't know would change the answer
 //! if it were ignored.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Mutex;
 
 use candle_core::quantized::gguf_file::Content;
@@ -71,15 +69,13 @@ pub enum LoadError {
     },
 }
 
-/// Opens `path` and loads what it holds.
-pub fn load(path: &Path, threads: NonZeroUsize) -> Result<(Config, Weights), LoadError> {
-    let file = File::open(path).map_err(LoadError::Io)?;
-    let content = Content::read(&mut BufReader::new(&file)).map_err(LoadError::Header)?;
-    // SAFETY: the mapping lives until this function returns. A file that is
-    // changed meanwhile gives garbage weights, or a signal when truncated,
-    // like any fault of the disk; manifests have digests against the former.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(LoadError::Io)?;
-    let mut tensors = Tensors::find(&content, &map)?;
+/// Loads what a GGUF file in memory holds.
+pub fn load(
+    content: &Content,
+    bytes: &[u8],
+    threads: NonZeroUsize,
+) -> Result<(Config, Weights), LoadError> {
+    let mut tensors = Tensors::find(content, bytes)?;
     let factors = tensors.optional_vector("rope_freqs.weight", None)?;
     let config = Config::read(&content.metadata, factors.as_deref()).map_err(LoadError::Config)?;
     let weights = Weights::load(&config, &mut tensors, threads)?;

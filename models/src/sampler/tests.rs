@@ -11,7 +11,6 @@ fn model(vocab: usize) -> ModelConfig {
         context_tokens: 8192,
         bos: None,
         eos: vec![2],
-        kv_bytes_per_token: 0,
     }
 }
 

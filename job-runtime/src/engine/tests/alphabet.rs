@@ -30,7 +30,6 @@ impl Alphabet {
                 context_tokens: 1000,
                 bos: None,
                 eos: vec![END],
-                kv_bytes_per_token: 1,
             },
             bytes: (0..=255).collect(),
             read: AtomicUsize::new(0),
@@ -81,7 +80,7 @@ impl LanguageModel for Alphabet {
         for (chunk, part) in work.iter().enumerate() {
             assert!(!part.tokens.contains(&u32::from(PANICS)));
             if part.tokens.contains(&u32::from(BREAKS)) {
-                return Err(ForwardError::NotFinite { chunk });
+                return Err(ForwardError::NotFinite { chunk, position: 0 });
             }
         }
         let read = |part: &mut Part<'_, Vec<u32>>| {
