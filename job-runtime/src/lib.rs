@@ -18,7 +18,6 @@ mod language_model;
 mod mailbox;
 mod metrics;
 mod notary;
-pub mod output;
 mod prepare;
 mod problem;
 mod reply;

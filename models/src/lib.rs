@@ -11,6 +11,7 @@ pub mod fetch;
 mod gguf;
 mod math;
 mod model;
+pub mod output;
 mod philox;
 mod sampler;
 mod template;

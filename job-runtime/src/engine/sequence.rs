@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use models::ModelConfig;
+use models::output::{OutputText, Released, ends};
 use protocol::receipt::Finish;
 use protocol::sampling::Sampling;
 
 use crate::mailbox::{Delta, TokenLogprob};
-use crate::output::{OutputText, Pushed, Released, Stops};
 use crate::scheduler::{SequenceId, SequenceView};
 
 /// A sequence. `C` is the model's KV cache.
@@ -138,23 +138,11 @@ impl<C> Sequence<C> {
     ) -> Delta {
         self.tokens.push(token);
         let drawn = self.output().len();
-        let (released, finish) = if ends(token, sampling, model) {
-            // The terminating token says nothing, so it has no log-probability either.
-            (self.text.finish(), Some(Finish::Stop))
-        } else {
+        // The terminating token says nothing, so it has no log-probability either.
+        if !ends(token, sampling, model) {
             self.logprobs.extend(logprob);
-            let stops = match drawn > sampling.min_tokens as usize {
-                true => Stops::Armed,
-                false => Stops::Disarmed,
-            };
-            match self.text.push(bytes, stops) {
-                Pushed::Stopped(released) => (released, Some(Finish::Stop)),
-                Pushed::More(released) if drawn >= sampling.max_tokens as usize => {
-                    (released.then(self.text.finish()), Some(Finish::Length))
-                }
-                Pushed::More(released) => (released, None),
-            }
-        };
+        }
+        let (released, finish) = self.text.take(token, bytes, drawn, sampling, model);
         self.delta(vec![token], released, finish)
     }
 
@@ -181,9 +169,4 @@ impl<C> Sequence<C> {
             finish,
         }
     }
-}
-
-/// Whether this token ends an answer. The sampler doesn't draw it before `min_tokens`.
-fn ends(token: u32, sampling: &Sampling, model: &ModelConfig) -> bool {
-    (!sampling.ignore_eos && model.eos.contains(&token)) || sampling.stop_token_ids.contains(&token)
 }

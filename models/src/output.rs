@@ -3,10 +3,15 @@
 //! Pure; normative in `docs/spec/text.md`. Three promises: a code point is never
 //! cut, bytes that are not UTF-8 become U+FFFD the same way however they were
 //! split into tokens, and no part of a stop string that ends the answer is ever
-//! released. The engine streams and hashes exactly what [`OutputText`] releases.
-//! Start at [`OutputText::push`].
+//! released. The engine streams and hashes exactly what [`OutputText`] releases,
+//! and a replay derives the same. Start at [`OutputText::take`].
 
 use std::collections::VecDeque;
+
+use protocol::receipt::Finish;
+use protocol::sampling::Sampling;
+
+use crate::model::ModelConfig;
 
 /// The readable text of one choice, released as soon as no stop string can claim it.
 #[derive(Debug)]
@@ -77,6 +82,32 @@ impl OutputText {
             released: Extent::default(),
             tokens: VecDeque::new(),
             decoded: Extent::default(),
+        }
+    }
+
+    /// Takes the `drawn`-th token of an answer (from 1), which says `bytes`: what it makes
+    /// readable, and whether it ends the answer. Spec 2.
+    pub fn take(
+        &mut self,
+        token: u32,
+        bytes: &[u8],
+        drawn: usize,
+        sampling: &Sampling,
+        model: &ModelConfig,
+    ) -> (Released, Option<Finish>) {
+        if ends(token, sampling, model) {
+            return (self.finish(), Some(Finish::Stop));
+        }
+        let stops = match drawn > sampling.min_tokens as usize {
+            true => Stops::Armed,
+            false => Stops::Disarmed,
+        };
+        match self.push(bytes, stops) {
+            Pushed::Stopped(released) => (released, Some(Finish::Stop)),
+            Pushed::More(released) if drawn >= sampling.max_tokens as usize => {
+                (released.then(self.finish()), Some(Finish::Length))
+            }
+            Pushed::More(released) => (released, None),
         }
     }
 
@@ -155,6 +186,11 @@ impl OutputText {
             .map(|token| token.start.chars)
             .collect()
     }
+}
+
+/// Whether this token ends an answer. The sampler doesn't draw it before `min_tokens`.
+pub fn ends(token: u32, sampling: &Sampling, model: &ModelConfig) -> bool {
+    (!sampling.ignore_eos && model.eos.contains(&token)) || sampling.stop_token_ids.contains(&token)
 }
 
 impl Released {
