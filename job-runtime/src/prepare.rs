@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use models::{Model, Special, TemplateError};
+use models::{Model, TemplateError};
 use protocol::Digest;
 use protocol::api::{self, ApiError, Ask, Kind, Prompt};
 use protocol::request_signature::Nonce;
@@ -120,7 +120,7 @@ impl Preparer {
         self.known_model(ask.model.as_deref())?;
         let tokens = self.encode(&ask.prompt);
         Ok(match ask.add_special_tokens {
-            true => self.begun(tokens),
+            true => self.model.begun(tokens),
             false => tokens,
         })
     }
@@ -149,14 +149,18 @@ impl Preparer {
             Prompt::Messages(messages) => {
                 let said = messages.iter().map(|message| message.content.len()).sum();
                 self.can_fit("messages", said)?;
-                let template = self.model.template();
-                let date = template.asks_for_date().then(ambient::today);
-                let text = template
-                    .render(messages, &ask.chat_template_kwargs, date.as_deref())
-                    .map_err(refused_by_template)?;
+                let date = (self.model.template().asks_for_date()).then(ambient::today);
+                let text = self
+                    .model
+                    .prompt_text(ask, date.as_deref())
+                    .map_err(refused_by_template)?
+                    .unwrap_or_default();
                 Ok((self.encode_prompt("messages", &text)?, date))
             }
-            Prompt::Text(text) => Ok((self.begun(self.encode_prompt("prompt", text)?), None)),
+            Prompt::Text(text) => {
+                let tokens = self.encode_prompt("prompt", text)?;
+                Ok((self.model.begun(tokens), None))
+            }
             Prompt::Tokens(tokens) => {
                 self.in_vocabulary("prompt", tokens.iter().copied())?;
                 Ok((tokens.clone(), None))
@@ -185,20 +189,9 @@ impl Preparer {
         Ok(self.encode(text))
     }
 
-    /// Special tokens are read as such, here and in `/tokenize`, as vLLM does.
+    /// Here and in `/tokenize`.
     fn encode(&self, text: &str) -> Vec<u32> {
-        self.model.tokenizer().encode(text, Special::Parse)
-    }
-
-    /// With the token that begins every text of this model, if there is one. (A
-    /// chat template writes its own.)
-    fn begun(&self, mut tokens: Vec<u32>) -> Vec<u32> {
-        if let Some(bos) = self.model.config().bos
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        tokens
+        self.model.encode_prompt(text)
     }
 
     /// Refuses what can't fit before any work is done on it.

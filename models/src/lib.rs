@@ -13,6 +13,7 @@ mod math;
 mod model;
 pub mod output;
 mod philox;
+mod prompt;
 mod sampler;
 mod template;
 mod tokenizer;
