@@ -16,6 +16,7 @@ mod philox;
 mod prompt;
 mod sampler;
 mod template;
+mod token_mask;
 mod tokenizer;
 mod whitelist;
 
@@ -26,5 +27,6 @@ pub use gguf::GgufError;
 pub use model::{LoadError, Model, ModelConfig};
 pub use sampler::{Drawn, Logprobs, SampleError, Sampler, log_softmax_top};
 pub use template::{ChatTemplate, TemplateError};
+pub use token_mask::TokenMask;
 pub use tokenizer::{Special, Tokenizer, TokenizerError};
 pub use whitelist::Whitelist;

@@ -11,6 +11,7 @@ use protocol::sampling::Sampling;
 
 use crate::math;
 use crate::model::ModelConfig;
+use crate::token_mask::TokenMask;
 
 mod noise;
 mod survivors;
@@ -87,6 +88,19 @@ impl Sampler {
         prompt: &[u32],
         output_so_far: &[u32],
     ) -> Result<Drawn, SampleError> {
+        self.sample_masked(choice, position, logits, prompt, output_so_far, None)
+    }
+
+    /// Like [`Sampler::sample`], where only the tokens of `mask` may be drawn.
+    pub fn sample_masked(
+        &self,
+        choice: u8,
+        position: u32,
+        logits: &[f32],
+        prompt: &[u32],
+        output_so_far: &[u32],
+        mask: Option<&TokenMask>,
+    ) -> Result<Drawn, SampleError> {
         if logits.len() != self.vocab {
             return Err(SampleError::Length {
                 expected: self.vocab,
@@ -98,6 +112,7 @@ impl Sampler {
         }
         let mut values: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
         self.adjust(&mut values, prompt, output_so_far);
+        self.exclude(&mut values, output_so_far.len(), mask);
         let best = self.best(&values)?;
         if self.parameters.temperature == 0.0 {
             return Ok(Drawn { token: best }); // spec 4.1
@@ -114,7 +129,7 @@ impl Sampler {
         })
     }
 
-    /// Penalties, bias and exclusions. Spec 3.
+    /// Bias and penalties. Spec 3.1 to 3.4.
     fn adjust(&self, values: &mut [f64], prompt: &[u32], output: &[u32]) {
         let Sampling {
             repetition_penalty,
@@ -151,8 +166,19 @@ impl Sampler {
                 *value -= presence_penalty;
             }
         }
-        if output.len() < self.parameters.min_tokens as usize {
-            // spec 3.5
+    }
+
+    /// What mustn't be drawn. Spec 3.5 and 3.6.
+    fn exclude(&self, values: &mut [f64], drawn: usize, mask: Option<&TokenMask>) {
+        let none_but_ends = |mask: &TokenMask| mask.ids().all(|id| self.ends.contains(&id));
+        if let Some(mask) = mask {
+            for (id, value) in (0u32..).zip(values.iter_mut()) {
+                if !mask.allows(id) {
+                    *value = f64::NEG_INFINITY;
+                }
+            }
+        }
+        if drawn < self.parameters.min_tokens as usize && !mask.is_some_and(none_but_ends) {
             for &id in &self.ends {
                 if let Some(value) = values.get_mut(id as usize) {
                     *value = f64::NEG_INFINITY;

@@ -349,3 +349,50 @@ fn logprobs_are_log_softmax_of_the_raw_logits() {
     }
     assert_eq!(log_softmax_top(&logits, 9, 0).top.len(), 4);
 }
+
+proptest! {
+    #[test]
+    fn what_a_mask_leaves_out_takes_part_in_nothing(
+        logits in prop::collection::vec((-12i8..12, any::<bool>()), 2..300),
+        seed: u64,
+        temperature in prop::sample::select(vec![0.3, 1.0]),
+        top_k in prop::sample::select(vec![0, 1, 5, 1000]),
+        top_p in prop::sample::select(vec![1.0, 0.9, 0.3]),
+        min_p in prop::sample::select(vec![0.0, 0.2]),
+    ) {
+        let allowed: Vec<u32> = (0u32..)
+            .zip(&logits)
+            .filter_map(|(id, (_, allowed))| allowed.then_some(id))
+            .collect();
+        let logits: Vec<f32> = logits.iter().map(|&(logit, _)| f32::from(logit)).collect();
+        let parameters = parameters(|s| {
+            (s.seed, s.temperature) = (Seed(seed), temperature);
+            (s.top_k, s.top_p, s.min_p) = (top_k, top_p, min_p);
+        });
+        let sampler = Sampler::new(&parameters, &model(logits.len()));
+        let mask = TokenMask::of(logits.len(), allowed.iter().copied());
+        let drawn = sampler.sample_masked(0, 9, &logits, &[], &[], Some(&mask));
+        if allowed.is_empty() {
+            prop_assert_eq!(drawn, Err(SampleError::Nothing));
+        } else {
+            let mut values = vec![f64::NEG_INFINITY; logits.len()];
+            for &id in &allowed {
+                values[id as usize] = f64::from(logits[id as usize]);
+            }
+            let want = by_the_rules(&values, &parameters, 9);
+            prop_assert_eq!(drawn, Ok(Drawn { token: want }));
+        }
+    }
+}
+
+#[test]
+fn min_tokens_waits_where_a_grammar_has_nothing_but_ends() {
+    let sampling = parameters(|s| (s.temperature, s.min_tokens) = (0.0, 5));
+    let sampler = Sampler::new(&sampling, &model(4));
+    let draw = |ids: &[u32]| {
+        let mask = TokenMask::of(4, ids.iter().copied());
+        sampler.sample_masked(0, 0, &[0.0, 1.0, 9.0, 2.0], &[], &[], Some(&mask))
+    };
+    assert_eq!(draw(&[0, 1, 2]), Ok(Drawn { token: 1 }));
+    assert_eq!(draw(&[2]), Ok(Drawn { token: 2 }));
+}
