@@ -97,6 +97,7 @@ pub fn accept(
     about_answer(sent, &received.answer, claims)?;
     about_model(&sent.ask, expected, claims)?;
     sampling(&sent.ask, claims)?;
+    trace(claims)?;
     clock(sent.at, received.at, claims)?;
     Ok(receipt)
 }
@@ -121,6 +122,7 @@ pub fn verify(
         .map_err(|why| Check::Sampling.fails(format!("what was asked for can't be read: {why}")))?;
     model_name(&ask, claims)?;
     sampling(&ask, claims)?;
+    trace(claims)?;
     Ok(receipt)
 }
 
@@ -415,6 +417,20 @@ fn sampling(ask: &Ask, claims: &Receipt) -> Result<(), Rejection> {
         .map_err(|parameter| Check::Sampling.fails(format!("{parameter} isn't what was asked for")))
 }
 
+/// That tokens of an exact profile are bound to the hidden states they come from: without
+/// that, a replay could tell less than the profile promises.
+fn trace(claims: &Receipt) -> Result<(), Rejection> {
+    let exact = claims.numerics.profile.starts_with(EXACT);
+    let drawn = claims.output.iter().any(|output| output.tokens > 0);
+    if exact && drawn && claims.trace.is_none() {
+        return Err(Check::Trace.fails(format!(
+            "the answer was computed as {}, but the receipt has no trace",
+            claims.numerics.profile
+        )));
+    }
+    Ok(())
+}
+
 fn clock(sent: UnixMs, received: UnixMs, claims: &Receipt) -> Result<(), Rejection> {
     let skew = SKEW_S * 1000;
     if claims.from_ms.plus_ms(skew) < sent {
@@ -431,6 +447,9 @@ fn clock(sent: UnixMs, received: UnixMs, claims: &Receipt) -> Result<(), Rejecti
     }
     Ok(())
 }
+
+/// What the names of exact profiles begin with.
+const EXACT: &str = "exact/";
 
 #[cfg(test)]
 mod tests;

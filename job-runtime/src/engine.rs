@@ -5,23 +5,25 @@
 //! hands out what was drawn. It never waits for a client; it sleeps only when
 //! nothing can run. Start at [`Engine::run`].
 
+mod draw;
 mod request;
 mod sequence;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use models::{ForwardError, log_softmax_top};
+use models::{ForwardError, SampleError, Scored};
 
 use crate::inbox::{Mail, Receiver};
 use crate::language_model::{LanguageModel, Part};
-use crate::mailbox::{Cut, Delta, TokenLogprob};
+use crate::mailbox::{Cut, Delta};
 use crate::metrics::Metrics;
 use crate::notary::Notary;
 use crate::scheduler::{Run, Scheduler, SchedulerConfig, SequenceId};
 
+use draw::Drawn;
 use request::Request;
 pub(crate) use request::Submission;
 use sequence::Sequence;
@@ -144,12 +146,11 @@ impl<M: LanguageModel> Engine<M> {
             let cache = self.sequence(run.id).cache.take();
             caches.push(cache.unwrap_or_else(|| self.model.new_cache()));
         }
-        let outcome = self.forward(runs, &mut caches);
-        match outcome {
-            Ok(Ok(logits)) => {
+        match self.compute(runs, &mut caches) {
+            Ok(Ok(drawn)) => {
                 self.restore(runs, caches);
-                for (run, logits) in runs.iter().zip(&logits) {
-                    self.draw(*run, M::last(logits));
+                for (run, drawn) in runs.iter().zip(drawn) {
+                    self.take(*run, drawn);
                 }
             }
             Ok(Err(error)) => {
@@ -168,25 +169,35 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// Outer error: the forward pass panicked, and the caches are worth nothing.
-    fn forward(
+    /// Reads every part and draws the tokens that are due. Outer error: the
+    /// forward pass panicked, and the caches are worth nothing.
+    fn compute(
         &self,
         runs: &[Run],
         caches: &mut [M::Cache],
-    ) -> std::thread::Result<Result<Vec<M::Logits>, ForwardError>> {
-        let mut work: Vec<_> = runs
-            .iter()
-            .zip(caches)
-            .map(|(run, cache)| {
-                let sequence = &self.sequences[&run.id];
-                Part {
-                    cache,
-                    tokens: sequence.next(run.tokens),
-                    draw: sequence.draws_after(run.tokens),
-                }
-            })
-            .collect();
-        catch_unwind(AssertUnwindSafe(|| self.model.forward(&mut work)))
+    ) -> std::thread::Result<Result<Vec<Outcome>, ForwardError>> {
+        let mut draws = Vec::with_capacity(runs.len());
+        let mut work = Vec::with_capacity(runs.len());
+        for (run, cache) in runs.iter().zip(caches) {
+            let sequence = &self.sequences[&run.id];
+            let draw = sequence.draws_after(run.tokens);
+            work.push(Part {
+                cache,
+                tokens: sequence.next(run.tokens),
+                draw,
+            });
+            draws.push(draw.then(|| self.requests[&run.id.arrival].draw(sequence)));
+        }
+        let drawn: Vec<_> = runs.iter().map(|_| OnceLock::new()).collect();
+        let take = |row: Scored<'_>| {
+            if let Some(draw) = &draws[row.chunk] {
+                // A part asks for one row, so nobody was quicker.
+                let _ = drawn[row.chunk].set(draw.all(&row));
+            }
+        };
+        let model = &self.model;
+        let read = catch_unwind(AssertUnwindSafe(|| model.forward(&mut work, &take)))?;
+        Ok(read.map(|()| drawn.into_iter().map(OnceLock::into_inner).collect()))
     }
 
     fn restore(&mut self, runs: &[Run], caches: Vec<M::Cache>) {
@@ -195,88 +206,69 @@ impl<M: LanguageModel> Engine<M> {
         }
     }
 
-    /// A sequence has read its part; draws its next token, where that is due.
-    fn draw(&mut self, run: Run, logits: Option<&[f32]>) {
+    /// A sequence has read its part, and its next tokens were drawn where they were due.
+    fn take(&mut self, run: Run, drawn: Outcome) {
         let sequence = alive(&mut self.sequences, run.id);
         let prompt_tokens = sequence.read(run.tokens, self.step);
         self.metrics
             .prompt_tokens_total
             .inc_by(prompt_tokens as u64);
-        let Some(logits) = logits else {
-            if sequence.drawing() {
-                tracing::error!("the model gave no logits where they were asked for");
-                self.cut(run.id.arrival, Cut::Failed);
-            }
+        if !sequence.drawing() {
             return;
+        }
+        let drawn = match drawn {
+            Some(Ok(drawn)) => drawn,
+            Some(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "no token can be drawn");
+                return self.cut(run.id.arrival, Cut::Failed);
+            }
+            None => {
+                tracing::error!("the model gave no logits where they were asked for");
+                return self.cut(run.id.arrival, Cut::Failed);
+            }
         };
         let sampling = &self.requests[&run.id.arrival].sampling;
-        let siblings = sequence.fork(sampling, |cache| self.model.fork(cache));
-        let mut choices = vec![run.id];
-        for sibling in siblings {
-            choices.push(sibling.id);
+        for sibling in sequence.fork(sampling, |cache| self.model.fork(cache)) {
             self.sequences.insert(sibling.id, sibling);
         }
-        for id in choices {
-            if !self.draw_one(id, logits) {
+        let now = Instant::now();
+        for drawn in drawn {
+            if self.push(run.id.arrival, drawn, now) {
                 return;
             }
         }
     }
 
-    /// Draws a choice's next token; false when the request has ended.
-    fn draw_one(&mut self, id: SequenceId, logits: &[f32]) -> bool {
+    /// A choice's next token; true when the request ended with it.
+    fn push(&mut self, arrival: u64, drawn: Drawn, now: Instant) -> bool {
+        let choice = drawn.choice;
+        let id = SequenceId { arrival, choice };
         let request = self
             .requests
-            .get_mut(&id.arrival)
+            .get_mut(&arrival)
             .expect("a sequence lives as long as its request");
         let sequence = alive(&mut self.sequences, id);
-        let drawn = request.sampler.sample(
-            id.choice,
-            sequence.position(),
-            logits,
-            sequence.prompt(),
-            sequence.output(),
-        );
-        let token = match drawn {
-            Ok(drawn) => drawn.token,
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "no token can be drawn"
-                );
-                self.cut(id.arrival, Cut::Failed);
-                return false;
-            }
-        };
-        let logprob = request.logprobs.map(|k| {
-            let found = log_softmax_top(logits, usize::from(k), token);
-            TokenLogprob {
-                token,
-                logprob: found.chosen,
-                top: found.top,
-                offset: 0,
-            }
-        });
+        let bytes = self.model.text(drawn.token);
         let config = self.model.config();
-        let bytes = self.model.text(token);
-        let delta = sequence.push(token, bytes, logprob, &request.sampling, config);
+        let delta = sequence.push(drawn.token, bytes, drawn.logprob, &request.sampling, config);
         let ended = delta.finish.is_some();
-        let now = Instant::now();
         self.metrics.generation_tokens_total.inc();
         if let Some(before) = sequence.drawn_at.replace(now) {
             self.metrics
                 .inter_token_latency_seconds
                 .observe(now.duration_since(before).as_secs_f64());
         }
+        request.trace(choice, drawn.trace);
         if request.absorb(&delta, now, &self.metrics) {
-            self.close(id.arrival, vec![delta], None);
-            return false;
+            self.close(arrival, vec![delta], None);
+            return true;
         }
         request.show(delta);
         if ended {
             self.sequences.remove(&id);
         }
-        true
+        false
     }
 
     fn fail(&mut self, runs: &[Run]) {
@@ -338,6 +330,9 @@ impl<M: LanguageModel> Engine<M> {
             .set(tokens as f64 / f64::from(most));
     }
 }
+
+/// What was drawn for one part of a step: nothing where no token was due.
+type Outcome = Option<Result<Vec<Drawn>, SampleError>>;
 
 fn alive<C>(sequences: &mut BTreeMap<SequenceId, Sequence<C>>, id: SequenceId) -> &mut Sequence<C> {
     sequences

@@ -3,14 +3,12 @@
 //! One implementation serves: [`models::Model`]. The engine's own tests put a
 //! model of a few lines here, whose every token is known.
 
-use models::{Chunk, ForwardError, KvCache, Model, ModelConfig, Output, Want};
+use models::{Chunk, ForwardError, KvCache, Model, ModelConfig, Scored, Want};
 
 /// A model as the engine drives it.
 pub(crate) trait LanguageModel: Send + Sync + 'static {
     /// The attention state of one sequence.
     type Cache: Send;
-    /// What a step computed for one sequence.
-    type Logits;
 
     fn config(&self) -> &ModelConfig;
     fn new_cache(&self) -> Self::Cache;
@@ -19,14 +17,14 @@ pub(crate) trait LanguageModel: Send + Sync + 'static {
     /// The bytes that a token adds to an answer: none for a special one.
     fn text(&self, token: u32) -> &[u8];
 
-    /// Reads every part's tokens. On an error no cache has changed.
+    /// Reads every part's tokens, and shows the last row of each part that draws to
+    /// `take`, several at a time. On an error no cache has changed, and what `take`
+    /// saw counts for nothing.
     fn forward(
         &self,
         work: &mut [Part<'_, Self::Cache>],
-    ) -> Result<Vec<Self::Logits>, ForwardError>;
-
-    /// The last row, where a part asked for it.
-    fn last(logits: &Self::Logits) -> Option<&[f32]>;
+        take: &(dyn Fn(Scored<'_>) + Sync),
+    ) -> Result<(), ForwardError>;
 }
 
 /// One sequence's part of a step.
@@ -39,7 +37,6 @@ pub(crate) struct Part<'a, C> {
 
 impl LanguageModel for Model {
     type Cache = KvCache;
-    type Logits = Output;
 
     fn config(&self) -> &ModelConfig {
         self.config()
@@ -61,7 +58,11 @@ impl LanguageModel for Model {
         }
     }
 
-    fn forward(&self, work: &mut [Part<'_, KvCache>]) -> Result<Vec<Output>, ForwardError> {
+    fn forward(
+        &self,
+        work: &mut [Part<'_, KvCache>],
+        take: &(dyn Fn(Scored<'_>) + Sync),
+    ) -> Result<(), ForwardError> {
         let mut chunks: Vec<_> = work
             .iter_mut()
             .map(|part| Chunk {
@@ -73,10 +74,6 @@ impl LanguageModel for Model {
                 },
             })
             .collect();
-        self.forward(&mut chunks)
-    }
-
-    fn last(logits: &Output) -> Option<&[f32]> {
-        logits.logits.last().map(Vec::as_slice)
+        self.forward_shared(&mut chunks, take)
     }
 }

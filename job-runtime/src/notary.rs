@@ -155,15 +155,20 @@ impl Notary {
     }
 
     /// Closes and signs it, as the next of the chain. `unfinished` is the word on
-    /// every choice that hasn't ended by itself.
-    pub(crate) fn close(&self, open: OpenReceipt, unfinished: Finish) -> SignedReceipt {
+    /// every choice that hasn't ended by itself; `trace` is there if tokens were drawn.
+    pub(crate) fn close(
+        &self,
+        open: OpenReceipt,
+        unfinished: Finish,
+        trace: Option<Digest>,
+    ) -> SignedReceipt {
         let mut link = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         let receipt = open.close(Closing {
             to_ms: ambient::now(),
             unfinished,
             seq: link.seq,
             prev: link.prev,
-            trace: None,
+            trace,
         });
         for output in &receipt.output {
             self.metrics.finished(output.finish);
@@ -187,7 +192,7 @@ mod tests {
     #[test]
     fn the_chain_is_gap_free_whoever_signs() {
         let notary = fixtures::notary(&Arc::new(Metrics::new("alphabet")));
-        let sign = |number| notary.close(fixtures::open(&notary, number), Finish::Refused);
+        let sign = |number| notary.close(fixtures::open(&notary, number), Finish::Refused, None);
         let mut signed: Vec<_> = std::thread::scope(|scope| {
             let threads = [0, 1, 2, 3].map(|thread| {
                 let sign = &sign;

@@ -51,7 +51,7 @@ impl Statement {
 
     fn end(&mut self, finish: Finish) -> Option<SignedReceipt> {
         let open = self.open.take().filter(|_| self.signed)?;
-        Some(self.notary.close(open, finish))
+        Some(self.notary.close(open, finish, None))
     }
 }
 

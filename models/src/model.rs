@@ -170,6 +170,17 @@ impl Model {
     ) -> Result<(), ForwardError> {
         self.exact.forward_each(work, take)
     }
+
+    /// Like [`Model::forward_each`], but `take` is called on all threads that compute, for
+    /// several rows at a time, in any order: so sampling takes a share of every core.
+    /// After an error it may have been called for some rows.
+    pub fn forward_shared(
+        &self,
+        work: &mut [Chunk<'_>],
+        take: &(dyn Fn(Scored<'_>) + Sync),
+    ) -> Result<(), ForwardError> {
+        self.exact.forward_shared(work, take)
+    }
 }
 
 impl std::fmt::Debug for Model {

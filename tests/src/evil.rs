@@ -71,6 +71,8 @@ pub enum Trick {
     OtherBody,
     /// More text after the end of the answer.
     MoreText,
+    /// The arithmetic is said to be exact, and nothing binds the tokens to it.
+    NoTrace,
 }
 
 /// A running cheat. It ends with the test process.
@@ -316,5 +318,5 @@ fn new_key() -> SigningKey {
     SigningKey::from_seed(random())
 }
 
-const PROFILE: &str = "candle-cpu/1";
+const PROFILE: &str = "exact/1";
 const DAY_MS: u64 = 86_400_000;

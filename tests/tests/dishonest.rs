@@ -216,6 +216,11 @@ fn another_prompt_than_sent() {
 }
 
 #[test]
+fn tokens_bound_to_nothing() {
+    check(Trick::NoTrace, "trace");
+}
+
+#[test]
 fn text_after_the_end() {
     check(Trick::MoreText, "response");
 }

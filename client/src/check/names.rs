@@ -51,13 +51,15 @@ pub enum Check {
     Numerics,
     /// The sampling parameters in force aren't those that were asked for.
     Sampling,
+    /// The arithmetic is exact, but nothing binds the tokens to it.
+    Trace,
     /// The job's clock and ours disagree about when this happened.
     Clock,
 }
 
 impl Check {
     /// Every check, in the order in which they are made.
-    pub const ALL: [Check; 23] = [
+    pub const ALL: [Check; 24] = [
         Check::Refused,
         Check::Response,
         Check::Truncated,
@@ -80,6 +82,7 @@ impl Check {
         Check::Model,
         Check::Numerics,
         Check::Sampling,
+        Check::Trace,
         Check::Clock,
     ];
 
@@ -108,6 +111,7 @@ impl Check {
             Check::Model => "model",
             Check::Numerics => "numerics",
             Check::Sampling => "sampling",
+            Check::Trace => "trace",
             Check::Clock => "clock",
         }
     }

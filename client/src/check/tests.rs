@@ -217,7 +217,7 @@ fn a_job_stays_within_its_credential() {
     );
     check(|p| p.claims.model = model(2), Check::Model, "");
     check(
-        |p| p.claims.numerics.profile = "exact/1".into(),
+        |p| p.claims.numerics.profile = "other/1".into(),
         Check::Numerics,
         "",
     );
@@ -432,6 +432,18 @@ fn other_sampling_is_noticed() {
 }
 
 #[test]
+fn exact_tokens_are_bound_to_their_hidden_states() {
+    check(|p| p.claims.trace = None, Check::Trace, "no trace");
+    let mut parts = honest();
+    parts.claims.trace = None;
+    parts.claims.numerics.profile = "other/1".into();
+    parts.credential.numerics = "other/1".into();
+    let known = parts.trust.whitelist.get_mut("small").unwrap();
+    known.numerics = vec!["other/1".into()];
+    parts.judge().unwrap();
+}
+
+#[test]
 fn a_shifted_clock_is_noticed() {
     let shift = |by: i64| {
         move |p: &mut Parts| {
@@ -596,6 +608,6 @@ fn check_names_are_stable() {
     assert_eq!(
         names.join(" "),
         "refused response truncated no_receipt receipt no_chain chain gateway_key signature credential \
-         stored subject request body id text tokens finish usage model numerics sampling clock"
+         stored subject request body id text tokens finish usage model numerics sampling trace clock"
     );
 }

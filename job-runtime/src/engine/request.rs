@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use models::{ModelConfig, Sampler};
+use models::{ModelConfig, Sampler, Trace};
 use protocol::receipt::{Finish, OpenReceipt};
 use protocol::sampling::Sampling;
 
 use crate::mailbox::{AnswerWriter, Cut, Delta, End, ReaderState, Usage};
 use crate::metrics::Metrics;
 use crate::notary::Notary;
+
+use super::draw::Draw;
+use super::sequence::Sequence;
 
 /// What the API hands to the engine. The receipt already states prompt and sampling.
 #[derive(Debug)]
@@ -27,9 +30,11 @@ pub(crate) struct Submission {
 pub(super) struct Request {
     open: OpenReceipt,
     answer: AnswerWriter,
-    pub sampler: Sampler,
+    sampler: Sampler,
     pub sampling: Sampling,
-    pub logprobs: Option<u8>,
+    logprobs: Option<u8>,
+    /// One for each choice.
+    traces: Vec<Trace>,
     /// Choices that haven't ended.
     choices: u8,
     usage: Usage,
@@ -43,6 +48,7 @@ impl Request {
         let prompt = u32::try_from(submission.prompt.len()).expect("a prompt fits its context");
         Self {
             sampler: Sampler::new(&submission.sampling, model),
+            traces: vec![Trace::new(); usize::from(submission.sampling.n)],
             choices: submission.sampling.n,
             open: submission.open,
             answer: submission.answer,
@@ -75,6 +81,23 @@ impl Request {
     /// Whether it sits out because its reader is behind.
     pub(super) fn parked(&self) -> bool {
         self.parked_since.is_some()
+    }
+
+    /// What the next tokens of a sequence depend on.
+    pub(super) fn draw<'a, C>(&'a self, sequence: &'a Sequence<C>) -> Draw<'a> {
+        Draw {
+            sampler: &self.sampler,
+            logprobs: self.logprobs,
+            prompt: sequence.prompt(),
+            output: sequence.output(),
+            choices: sequence.choices(),
+            traces: &self.traces,
+        }
+    }
+
+    /// A choice's trace, with the token that was drawn last.
+    pub(super) fn trace(&mut self, choice: u8, trace: Trace) {
+        self.traces[usize::from(choice)] = trace;
     }
 
     /// Passes on what a token did to a choice; true when that ended the last one.
@@ -112,7 +135,7 @@ impl Request {
         metrics: &Metrics,
     ) {
         let unfinished = cut.map_or(Finish::Error, Cut::finish);
-        let receipt = notary.close(self.open, unfinished);
+        let receipt = notary.close(self.open, unfinished, Trace::claim(&self.traces));
         metrics
             .e2e_request_latency_seconds
             .observe(self.began.elapsed().as_secs_f64());

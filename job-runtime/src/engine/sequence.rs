@@ -122,9 +122,10 @@ impl<C> Sequence<C> {
         &self.tokens[..self.prompt]
     }
 
-    /// The index of the token that is drawn next.
-    pub(super) fn position(&self) -> u32 {
-        u32::try_from(self.tokens.len()).expect("a sequence fits its context")
+    /// The choices that its next tokens are for: until its prompt is in, those that
+    /// will be forked from it too.
+    pub(super) fn choices(&self) -> std::ops::Range<u8> {
+        self.id.choice..self.id.choice + self.copies
     }
 
     /// Takes the token that was drawn; `bytes` is what it says.

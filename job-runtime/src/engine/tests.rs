@@ -72,6 +72,10 @@ impl Read {
                 Digest::of_tokens(&self.tokens[choice])
             );
             assert_eq!(output.tokens as usize, self.tokens[choice].len());
+            assert_eq!(
+                receipt.trace.is_some(),
+                self.tokens.iter().any(|t| !t.is_empty())
+            );
             // A choice that never began has no delta of its own.
             assert_eq!(
                 output.finish,
@@ -249,6 +253,48 @@ fn the_terminating_id_is_hashed_and_not_read() {
     assert_eq!(read.tokens[0], [u32::from(b'y'), u32::from(b'z'), END]);
     assert_eq!(read.receipt().output[0].tokens, 3);
     assert_eq!(read.end.unwrap().usage.completion, 3);
+}
+
+/// The trace that a receipt must state for a prompt and what was read after it.
+fn trace(prompt: &str, choices: &[Vec<u32>]) -> Option<Digest> {
+    let trace = |output: &Vec<u32>| {
+        let mut trace = models::Trace::new();
+        let mut read: Vec<u32> = prompt.bytes().map(u32::from).collect();
+        for token in output {
+            trace.absorb(*token, &alphabet::hidden(&read));
+            read.push(*token);
+        }
+        trace
+    };
+    models::Trace::claim(&choices.iter().map(trace).collect::<Vec<_>>())
+}
+
+#[test]
+fn the_trace_binds_each_token_to_the_row_that_it_was_drawn_from() {
+    for (prompt, n, prefill, kv) in [("u", 1, 16, 1000), ("abcdef", 3, 4, 1000), ("a", 2, 3, 60)] {
+        let mut bench = Bench::with(prefill, kv);
+        let others = ["c", "d", "e"].map(|prompt| bench.ask(prompt, |_| {}));
+        let reader = bench.ask(prompt, |s| s.n = n);
+        bench.turns(500);
+        let read = Read::of(&reader, n.into());
+        assert_eq!(
+            read.receipt().trace,
+            trace(prompt, &read.tokens),
+            "{prompt}"
+        );
+        let preempted = bench.metrics.num_preemptions_total.get();
+        assert_eq!(preempted > 0, kv == 60, "{preempted} preemptions");
+        drop(others);
+    }
+    let mut bench = Bench::new();
+    let reader = bench.ask("a", |_| {});
+    reader.canceller().cancel();
+    bench.turns(1);
+    assert_eq!(
+        Read::of(&reader, 1).receipt().trace,
+        None,
+        "nothing was drawn"
+    );
 }
 
 #[test]

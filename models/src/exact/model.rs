@@ -15,7 +15,7 @@ use candle_core::quantized::gguf_file::Content;
 use super::architecture::Config;
 use super::kv::{KvCache, KvPool, KvShape, OutOfBlocks};
 use super::level::Level;
-use super::pass::{Row, Workspace};
+use super::pass::{Row, Take, Workspace};
 use super::team::Team;
 use super::weights::{self, LoadError, Weights};
 
@@ -212,6 +212,21 @@ impl ExactModel {
         work: &mut [Chunk],
         take: &mut dyn FnMut(Scored),
     ) -> Result<(), ForwardError> {
+        self.step(work, Take::InOrder(take))
+    }
+
+    /// Like [`ExactModel::forward_each`], but `take` is called on all threads of the
+    /// team, for several rows at a time, in any order: for work on each row that
+    /// is worth sharing. After an error it may have been called for some rows.
+    pub fn forward_shared(
+        &self,
+        work: &mut [Chunk],
+        take: &(dyn Fn(Scored) + Sync),
+    ) -> Result<(), ForwardError> {
+        self.step(work, Take::Anywhere(take))
+    }
+
+    fn step(&self, work: &mut [Chunk], mut take: Take) -> Result<(), ForwardError> {
         self.check(work)?;
         let mut bench = self.bench.lock().unwrap_or_else(PoisonError::into_inner);
         let Bench { team, workspace } = &mut *bench;
@@ -219,7 +234,7 @@ impl ExactModel {
         let tables: Vec<_> = work.iter_mut().map(|chunk| chunk.cache.table()).collect();
         for rows in rows.chunks(PASS_ROWS) {
             workspace
-                .run(self, team, rows, &tables, take)
+                .run(self, team, rows, &tables, &mut take)
                 .map_err(|row| ForwardError::NotFinite {
                     chunk: row.chunk,
                     position: row.position,

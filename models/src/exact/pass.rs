@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::activations::{Activations, quantise};
 use super::architecture::{Config, Gate, Pairing};
@@ -104,7 +105,7 @@ impl Workspace {
         team: &mut Team,
         rows: &[Row],
         tables: &[KvTable],
-        take: &mut dyn FnMut(Scored),
+        take: &mut Take,
     ) -> Result<(), Row> {
         let mut pass = Pass {
             model,
@@ -417,7 +418,7 @@ impl Pass<'_> {
     }
 
     /// Last norm and output head (spec 6.4).
-    fn finish(&mut self, rows: &[Row], take: &mut dyn FnMut(Scored)) -> Result<(), Row> {
+    fn finish(&mut self, rows: &[Row], take: &mut Take) -> Result<(), Row> {
         let model = self.model;
         self.norm(rows.len(), &model.weights.final_norm);
         let work = &mut *self.work;
@@ -436,24 +437,51 @@ impl Pass<'_> {
                 &logits,
                 false,
             );
-            for (row, logits) in range.zip(work.logits.chunks_exact_mut(vocab)) {
+            let normed = &work.normed;
+            let scored = |index: usize| {
+                // SAFETY: each row is looked at once, and `multiply` is done.
+                let logits = unsafe { logits.row(index) };
                 if let Some(cap) = model.config.logit_cap {
                     rows::soft_cap(work.level, logits, cap);
                 }
-                let hidden = work.normed.floats(row);
-                if !rows::all_finite(hidden) || !rows::all_finite(logits) {
-                    return Err(rows[row]);
-                }
-                take(Scored {
-                    chunk: rows[row].chunk,
-                    position: rows[row].position,
+                let row = &rows[first + index];
+                let hidden = normed.floats(first + index);
+                let finite = rows::all_finite(hidden) && rows::all_finite(logits);
+                finite.then_some(Scored {
+                    chunk: row.chunk,
+                    position: row.position,
                     hidden,
                     logits,
-                });
+                })
+            };
+            match take {
+                Take::InOrder(take) => {
+                    for index in 0..range.len() {
+                        take(scored(index).ok_or(rows[first + index])?);
+                    }
+                }
+                Take::Anywhere(take) => {
+                    let bad = AtomicUsize::new(usize::MAX);
+                    self.team.run(range.len(), &|index, _| match scored(index) {
+                        Some(scored) => take(scored),
+                        None => _ = bad.fetch_min(index, Ordering::Relaxed),
+                    });
+                    if let Some(row) = rows[range].get(bad.into_inner()) {
+                        return Err(*row);
+                    }
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Who sees the rows that are wanted.
+pub enum Take<'a> {
+    /// One thread, one row after the other.
+    InOrder(&'a mut dyn FnMut(Scored)),
+    /// The team, several rows at a time.
+    Anywhere(&'a (dyn Fn(Scored) + Sync)),
 }
 
 /// What a linear layer reads.

@@ -34,6 +34,22 @@ impl Trace {
     pub fn digest(&self) -> Digest {
         self.0
     }
+
+    /// What a receipt states for these choices, in order of index (spec 7.2); none
+    /// if no token was drawn.
+    pub fn claim(choices: &[Trace]) -> Option<Digest> {
+        if choices.iter().all(|choice| *choice == Trace::new()) {
+            return None;
+        }
+        if let [one] = choices {
+            return Some(one.0);
+        }
+        let mut hash = Hasher::new();
+        for choice in choices {
+            hash.update(choice.0.as_bytes());
+        }
+        Some(hash.finish())
+    }
 }
 
 impl Default for Trace {
@@ -55,6 +71,19 @@ mod tests {
         trace.absorb(70_000, &hidden[..3]);
         assert_eq!(trace.digest().to_string(), EXPECTED);
     }
+
+    /// Made with Python's hashlib.
+    #[test]
+    fn choices_share_one_claim() {
+        let (untouched, mut drawn) = (Trace::new(), Trace::new());
+        drawn.absorb(5, &[1.5]);
+        assert_eq!(Trace::claim(&[untouched.clone(), untouched.clone()]), None);
+        assert_eq!(Trace::claim(&[drawn.clone()]), Some(drawn.digest()));
+        let both = Trace::claim(&[drawn, untouched]).unwrap();
+        assert_eq!(both.to_string(), OF_TWO);
+    }
+
+    const OF_TWO: &str = "83340c87b9b0f7847a8df865dbcf6a233bd3db8fd31351faca8b4987097921a7";
 
     const EXPECTED: &str = "9425406408086b902d8bcf98107716bb44eb99921547c459be60e4b212a628e7";
 }

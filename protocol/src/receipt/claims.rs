@@ -146,7 +146,7 @@ pub struct ModelRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Numerics {
-    /// The profile, such as `candle-cpu/1`.
+    /// The profile, such as `exact/1`.
     pub profile: String,
     /// The device, such as `cpu`.
     pub device: String,

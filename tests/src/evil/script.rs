@@ -95,7 +95,7 @@ fn receipt(state: &State, ask: &Ask, signature: &VerifiedSignature) -> Receipt {
         unfinished: Finish::Error,
         seq: state.seq,
         prev: state.last.as_ref().map(|(_, digest)| *digest),
-        trace: None,
+        trace: (state.trick != Trick::NoTrace).then(|| Digest::of(b"hidden states")),
     });
     match state.trick {
         Trick::OtherNumerics => receipt.numerics.profile = "guesswork/1".to_owned(),

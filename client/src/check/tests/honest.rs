@@ -134,7 +134,7 @@ pub(super) fn honest() -> Parts {
             job: job.clone(),
             sub: key(JOB).did(),
             model: model(1),
-            numerics: "candle-cpu/1".into(),
+            numerics: "exact/1".into(),
             class: "local".into(),
             sandbox: vec![],
             authorities: vec![AUTHORITY.into()],
@@ -171,11 +171,11 @@ pub(super) fn honest() -> Parts {
             model: model(1),
             sampling: Some(sampling),
             numerics: Numerics {
-                profile: "candle-cpu/1".into(),
+                profile: "exact/1".into(),
                 device: "cpu".into(),
                 detail: Default::default(),
             },
-            trace: None,
+            trace: Some(digest(9)),
             // Filled in once the credential is signed.
             cred: digest(0),
         },
@@ -190,7 +190,7 @@ pub(super) fn honest() -> Parts {
                 "small".to_owned(),
                 ExpectedModel {
                     digest: model(1).digest,
-                    numerics: vec!["candle-cpu/1".into()],
+                    numerics: vec!["exact/1".into()],
                 },
             )]
             .into(),

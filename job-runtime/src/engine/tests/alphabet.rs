@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use models::{ForwardError, ModelConfig};
+use models::{ForwardError, ModelConfig, Scored};
 
 use crate::language_model::{LanguageModel, Part};
 
@@ -53,7 +53,6 @@ fn next(token: u32) -> u32 {
 impl LanguageModel for Alphabet {
     /// The tokens themselves.
     type Cache = Vec<u32>;
-    type Logits = Option<Vec<f32>>;
 
     fn config(&self) -> &ModelConfig {
         &self.config
@@ -76,27 +75,35 @@ impl LanguageModel for Alphabet {
     fn forward(
         &self,
         work: &mut [Part<'_, Vec<u32>>],
-    ) -> Result<Vec<Option<Vec<f32>>>, ForwardError> {
+        take: &(dyn Fn(Scored<'_>) + Sync),
+    ) -> Result<(), ForwardError> {
         for (chunk, part) in work.iter().enumerate() {
             assert!(!part.tokens.contains(&u32::from(PANICS)));
             if part.tokens.contains(&u32::from(BREAKS)) {
                 return Err(ForwardError::NotFinite { chunk, position: 0 });
             }
         }
-        let read = |part: &mut Part<'_, Vec<u32>>| {
+        for (chunk, part) in work.iter_mut().enumerate() {
             part.cache.extend_from_slice(part.tokens);
             self.read.fetch_add(part.tokens.len(), Ordering::Relaxed);
-            let last = *part.cache.last()?;
-            part.draw.then(|| {
-                let mut logits = vec![0.0; self.config.vocab];
-                logits[next(last) as usize] = 9.0;
-                logits
-            })
-        };
-        Ok(work.iter_mut().map(read).collect())
+            let Some(last) = part.cache.last().filter(|_| part.draw) else {
+                continue;
+            };
+            let mut logits = vec![0.0; self.config.vocab];
+            logits[next(*last) as usize] = 9.0;
+            take(Scored {
+                chunk,
+                position: part.cache.len() - 1,
+                hidden: &hidden(part.cache),
+                logits: &logits,
+            });
+        }
+        Ok(())
     }
+}
 
-    fn last(logits: &Option<Vec<f32>>) -> Option<&[f32]> {
-        logits.as_deref()
-    }
+/// A state that depends on everything that was read.
+pub(super) fn hidden(read: &[u32]) -> [f32; 2] {
+    let sum = (1..).zip(read).map(|(i, token)| i * token).sum::<u32>();
+    [read.len() as f32, sum as f32]
 }

@@ -134,3 +134,27 @@ fn what_is_not_finite_is_an_error_of_its_sequence_alone() {
     assert_eq!((fine.len(), bad.len()), (0, 0));
     assert_eq!(run(&model, &mut fine, &[1, 2], Want::All), expected);
 }
+
+#[test]
+fn rows_that_the_team_sees_are_the_same() {
+    for tiny in tiny::all() {
+        let model = load(&tiny, Level::detect(), 3);
+        let tokens = tokens(70);
+        let expected = run(&model, &mut model.new_cache(), &tokens, Want::All);
+        let seen = Mutex::new(std::collections::BTreeMap::new());
+        let mut cache = model.new_cache();
+        let mut work = [Chunk {
+            cache: &mut cache,
+            tokens: &tokens,
+            logits: Want::All,
+        }];
+        let take = |row: Scored| {
+            let bits = (row.hidden.to_vec(), row.logits.to_vec());
+            let before = seen.lock().unwrap().insert(row.position, bits);
+            assert!(before.is_none(), "each row once");
+        };
+        model.forward_shared(&mut work, &take).unwrap();
+        let (hidden, logits) = seen.into_inner().unwrap().into_values().unzip();
+        assert!(Output { hidden, logits } == expected, "{}", tiny.name);
+    }
+}
