@@ -1,5 +1,5 @@
 //! What is signed or sent: ids, digests, keys, request signatures, receipts,
-//! credentials, admissions, the request bodies and the model manifests.
+//! credentials, admissions, verdicts, the request bodies and the model manifests.
 //!
 //! Pure: no clock, no I/O, no async and no randomness. Times, nonces and salts
 //! come in as arguments, so that every signed byte can be tested as a vector.
@@ -22,6 +22,7 @@ pub mod receipt;
 pub mod request_signature;
 pub mod sampling;
 pub mod time;
+pub mod verdict;
 
 pub use did::Did;
 pub use digest::{Digest, ModelDigest};

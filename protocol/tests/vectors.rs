@@ -12,6 +12,7 @@ use protocol::credential::Chain;
 use protocol::manifest::Manifest;
 use protocol::receipt::{RequestLine, SignedReceipt, VerifiedReceipt};
 use protocol::request_signature::{Policy, RequestHead, recheck, verify};
+use protocol::verdict::SignedVerdict;
 use protocol::{Did, Digest, JobId, SigningKey, UnixMs, json, sampling};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ type Outcome = Result<(), &'static str>;
 type Reader = fn(&Case) -> Outcome;
 
 /// Which reader reads which file's cases.
-const READERS: [(&str, Reader); 9] = [
+const READERS: [(&str, Reader); 10] = [
     ("json.json", read_json),
     ("dids.json", read_did),
     ("seeds.json", read_seed),
@@ -35,6 +36,7 @@ const READERS: [(&str, Reader); 9] = [
     ("receipts.json", read_receipt),
     ("request-signatures.json", read_request),
     ("request-lines.json", read_request_line),
+    ("verdicts.json", read_verdict),
 ];
 
 /// A case with what all of its file have in common.
@@ -291,4 +293,11 @@ fn read_request_line(case: &Case) -> Outcome {
     )
     .map(|_| ())
     .map_err(|error| error.code())
+}
+
+fn read_verdict(case: &Case) -> Outcome {
+    SignedVerdict::parse(&case.text("compact"))
+        .and_then(|verdict| verdict.verify(&case.get("auditor")))
+        .map(|_| ())
+        .map_err(|error| error.code())
 }

@@ -17,6 +17,7 @@ mod receipt_form;
 mod receipts;
 mod request_line;
 mod requests;
+mod verdicts;
 
 /// Every file: its name and its text.
 pub fn files() -> Vec<(&'static str, String)> {
@@ -37,6 +38,7 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("receipts.json", receipts::file()),
         ("request-signatures.json", requests::file()),
         ("request-lines.json", request_line::file()),
+        ("verdicts.json", verdicts::file()),
     ]
 }
 
@@ -64,6 +66,7 @@ fn keys() -> Value {
         key("other gateway", honest::OTHER_GATEWAY),
         key("other job", honest::OTHER_JOB),
         key("other client", honest::OTHER_CLIENT),
+        key("auditor", honest::AUDITOR),
     ];
     json!({
         "about": "The Ed25519 keys of the cases, by their seeds. They are public: never use them.",

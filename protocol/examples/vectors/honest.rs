@@ -21,6 +21,7 @@ pub const CLIENT: u8 = 3;
 pub const OTHER_GATEWAY: u8 = 4;
 pub const OTHER_JOB: u8 = 5;
 pub const OTHER_CLIENT: u8 = 6;
+pub const AUDITOR: u8 = 7;
 
 /// 2026-01-01T00:00:00Z.
 pub const NOW_S: u64 = 1_767_225_600;
