@@ -11,10 +11,10 @@
 //! on a thread pool of its own, two hundred times a token; a tensor can't be
 //! written by several workers in place, nor live in a page that sequences
 //! share; and whatever candle itself computes may change its order with the
-//! shape. `pass` is the one definition of the model and calls a handful of
-//! operations on rows: on another device those are kernels of our own too,
-//! behind the same lines. A `Packed` matrix can be wrapped in a `CustomOp`
-//! where a candle model wants its products.
+//! shape. What the model is stands in `crate::decoder`, in terms of a handful
+//! of operations; `pass` carries them out here, and on another device other
+//! kernels do, behind the same lines. A `Packed` matrix can be wrapped in a
+//! `CustomOp` where a candle model wants its products.
 
 mod activations;
 mod architecture;

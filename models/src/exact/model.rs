@@ -159,7 +159,7 @@ impl ExactModel {
         let blocks = options.kv_tokens.div_ceil(super::kv::POSITIONS);
         let pool = KvPool::new(shape, blocks).map_err(LoadError::Io)?;
         let team = Team::new(options.threads).map_err(LoadError::Io)?;
-        let vocab = weights.head.outputs();
+        let vocab = weights.head().outputs();
         let workspace = Workspace::new(&config, vocab, options.level, team.threads());
         Ok(Self {
             config,
@@ -176,7 +176,7 @@ impl ExactModel {
 
     /// Tokens in the vocabulary.
     pub fn vocab(&self) -> usize {
-        self.weights.head.outputs()
+        self.weights.head().outputs()
     }
 
     /// Threads that compute.

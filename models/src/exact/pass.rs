@@ -1,11 +1,10 @@
 //! One pass of up to [`PASS_ROWS`](super::model::PASS_ROWS) rows through all
 //! layers (spec 6).
 //!
-//! This is the model's definition: each line of [`Pass::layer`] is an
-//! operation of the spec, run for all rows by the whole team. Rows touch each
-//! other only in attention, through keys and values written before.
+//! The machine that computes the model's definition (`crate::decoder`) exactly:
+//! each operation of the spec is run for all rows by the whole team. Rows touch
+//! each other only in attention, through keys and values written before.
 
-use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,12 +15,16 @@ use super::elementary::{f32_to_f16, sin_cos_f64};
 use super::grid::Grid;
 use super::kv::KvTable;
 use super::level::Level;
-use super::linear::{self, multiply_group};
+use super::linear;
 use super::model::{ExactModel, PASS_ROWS, Scored};
-use super::packed::{LANES, Packed};
+use super::packed::Packed;
 use super::rows;
 use super::team::Team;
-use super::weights::Layer;
+use crate::decoder::{self, Machine};
+
+mod spread;
+
+use spread::{Scratch, each_row, lock, multiply, spans};
 
 /// One token at one position of one of the step's chunks.
 #[derive(Debug, Clone, Copy)]
@@ -57,16 +60,8 @@ pub struct Workspace {
     scratch: Vec<Mutex<Scratch>>,
 }
 
-struct Scratch {
-    linear: linear::Scratch,
-    attention: attention::Scratch,
-}
-
 /// Rows whose logits are computed together.
 const LOGIT_ROWS: usize = 32;
-/// Query rows that walk a head's keys together.
-const ATTENTION_ROWS: usize = 8;
-
 impl Workspace {
     /// Memory for passes of a model.
     pub fn new(config: &Config, vocab: usize, level: Level, threads: usize) -> Self {
@@ -112,106 +107,64 @@ impl Workspace {
             team,
             tables,
             work: self,
+            rows: rows.to_vec(),
+            y: Register::Normed,
+            take,
         };
-        pass.embed(rows);
-        pass.turn(rows);
-        let (last, layers) = model
-            .weights
-            .layers
-            .split_last()
-            .expect("a model has layers");
-        for (index, layer) in layers.iter().enumerate() {
-            pass.layer(index, layer, rows, rows);
-        }
-        pass.check(rows)?;
-        let wanted: Vec<Row> = rows.iter().filter(|row| row.wanted).copied().collect();
-        pass.layer(layers.len(), last, rows, &wanted);
-        pass.finish(&wanted, take)
+        decoder::run(&mut pass, &model.weights)
     }
 }
 
-struct Pass<'a> {
+struct Pass<'a, 't> {
     model: &'a ExactModel,
     team: &'a mut Team,
     tables: &'a [KvTable<'a>],
     work: &'a mut Workspace,
+    /// The rows that are still computed.
+    rows: Vec<Row>,
+    /// Where the last operation left its result.
+    y: Register,
+    take: &'a mut Take<'t>,
 }
 
-impl Pass<'_> {
-    fn layer(&mut self, index: usize, layer: &Layer, rows: &[Row], wanted: &[Row]) {
-        let config = &self.model.config;
-        let (query, kv) = (config.query_width(), config.kv_width());
-        self.norm(rows.len(), &layer.attention_norm);
-        self.linear(
-            Input::Normed,
-            rows.len(),
-            Target::Qkv,
-            &[
-                (&layer.query, 0),
-                (&layer.key, query),
-                (&layer.value, query + kv),
-            ],
-        );
-        self.place(index, layer, rows);
-        if wanted.len() < rows.len() {
-            self.keep(rows);
-        }
-        self.attention(index, wanted);
-        self.join(
-            Input::Attended,
-            wanted.len(),
-            &layer.attention_output,
-            layer.post_attention_norm.as_deref(),
-        );
-        self.norm(wanted.len(), &layer.ffn_norm);
-        self.linear(
-            Input::Normed,
-            wanted.len(),
-            Target::GateUp,
-            &[(&layer.gate, 0), (&layer.up, config.ffn)],
-        );
-        self.gate(wanted.len());
-        self.join(
-            Input::Gated,
-            wanted.len(),
-            &layer.down,
-            layer.post_ffn_norm.as_deref(),
-        );
-    }
+/// Who sees the rows that are wanted.
+pub enum Take<'a> {
+    /// One thread, one row after the other.
+    InOrder(&'a mut dyn FnMut(Scored)),
+    /// The team, several rows at a time.
+    Anywhere(&'a (dyn Fn(Scored) + Sync)),
+}
 
-    /// Token embeddings become the residual stream (spec 6.2).
-    fn embed(&mut self, rows: &[Row]) {
+/// What a linear layer reads.
+#[derive(Clone, Copy)]
+enum Register {
+    Normed,
+    Attended,
+    Gated,
+}
+
+impl Machine for Pass<'_, '_> {
+    type Matrix = Packed;
+    type Vector = Vec<f32>;
+    /// A row that isn't finite.
+    type Error = Row;
+
+    fn embed(&mut self, embedding: &Packed) -> Result<(), Row> {
         let (level, hidden) = (self.work.level, self.work.hidden);
         let scale = self.model.config.embedding_scale;
         let stream = self.work.stream.chunks_exact_mut(hidden);
-        for (row, stream) in rows.iter().zip(stream) {
-            let embedding = &self.model.weights.embedding;
+        for (row, stream) in self.rows.iter().zip(stream) {
             embedding.dequantise_row(row.token as usize, stream);
             if let Some(scale) = scale {
                 rows::scale(level, stream, scale);
             }
         }
-    }
-
-    /// Cosines and sines of the rows' positions (spec 5.3).
-    fn turn(&mut self, rows: &[Row]) {
-        for (rope, angles) in self.model.config.ropes.iter().zip(&mut self.work.angles) {
-            let pairs = rope.frequencies.len();
-            let grid = Grid::new(angles, 2 * pairs);
-            each_row(self.team, rows.len(), &|row, _| {
-                // SAFETY: each row is one item's.
-                let (cosines, sines) = unsafe { grid.row(row) }.split_at_mut(pairs);
-                let outs = cosines.iter_mut().zip(sines);
-                for (frequency, (cosine, sine)) in rope.frequencies.iter().zip(outs) {
-                    let (s, c) = sin_cos_f64(rows[row].position as f64 * frequency);
-                    (*cosine, *sine) = (c as f32, s as f32);
-                }
-            });
-        }
+        self.turn();
+        Ok(())
     }
 
     /// Norms the stream and quantises it for the next linear layer.
-    fn norm(&mut self, rows: usize, weight: &[f32]) {
+    fn norm(&mut self, weight: &Vec<f32>) -> Result<(), Row> {
         let Workspace {
             level,
             hidden,
@@ -222,17 +175,33 @@ impl Pass<'_> {
         let (level, hidden, epsilon) = (*level, *hidden, self.model.config.epsilon);
         let (floats, blocks) = normed.parts_mut();
         let (floats, blocks) = (Grid::new(floats, hidden), Grid::new(blocks, hidden / 32));
-        each_row(self.team, rows, &|row, _| {
+        each_row(self.team, self.rows.len(), &|row, _| {
             // SAFETY: each row is one item's.
             let (floats, blocks) = unsafe { (floats.row(row), blocks.row(row)) };
             let stream = &stream[row * hidden..][..hidden];
             rows::rms_norm(level, stream, weight, epsilon, floats);
             quantise(level, floats, blocks);
         });
+        self.y = Register::Normed;
+        Ok(())
     }
 
-    /// Rotates queries and keys, and stores keys and values (spec 5.3, 5.4).
-    fn place(&mut self, index: usize, layer: &Layer, rows: &[Row]) {
+    fn project(&mut self, [query, key, value]: [&Packed; 3]) -> Result<(), Row> {
+        let parts = [
+            (query, 0),
+            (key, query.outputs()),
+            (value, query.outputs() + key.outputs()),
+        ];
+        self.linear(Target::Qkv, &parts);
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        index: usize,
+        query_norm: Option<&Vec<f32>>,
+        key_norm: Option<&Vec<f32>>,
+    ) -> Result<(), Row> {
         let config = &self.model.config;
         let (dim, level) = (config.head_dim, self.work.level);
         let (query, kv) = (config.query_width(), config.kv_width());
@@ -248,12 +217,12 @@ impl Pass<'_> {
             }
         };
         let grid = Grid::new(&mut self.work.qkv, query + 2 * kv);
-        let tables = self.tables;
+        let (tables, rows) = (self.tables, &self.rows);
         each_row(self.team, rows.len(), &|row, _| {
             // SAFETY: each row is one item's.
             let (queries, rest) = unsafe { grid.row(row) }.split_at_mut(query);
             for head in queries.chunks_exact_mut(dim) {
-                if let Some(weight) = &layer.query_norm {
+                if let Some(weight) = query_norm {
                     rows::rms_norm_in_place(level, head, weight, config.epsilon);
                 }
                 rotate(head, row);
@@ -262,7 +231,7 @@ impl Pass<'_> {
             let (keys, values) = rest.split_at_mut(kv);
             let heads = keys.chunks_exact_mut(dim).zip(values.chunks_exact(dim));
             for (head, (key, value)) in heads.enumerate() {
-                if let Some(weight) = &layer.key_norm {
+                if let Some(weight) = key_norm {
                     rows::rms_norm_in_place(level, key, weight, config.epsilon);
                 }
                 rotate(key, row);
@@ -274,25 +243,33 @@ impl Pass<'_> {
                 unsafe { table.write(rows[row].position, index, head, key, value) };
             }
         });
+        Ok(())
     }
 
-    /// Moves the wanted rows' queries and stream to the front: in the last
-    /// layer nothing needs the others once their keys are stored.
-    fn keep(&mut self, rows: &[Row]) {
+    /// Moves the wanted rows' queries and stream to the front. NaN and infinity
+    /// never leave the stream, so one look at it, now, finds the others' too.
+    fn narrow(&mut self) -> Result<(), Row> {
         let config = &self.model.config;
         let width = config.query_width() + 2 * config.kv_width();
         let hidden = self.work.hidden;
-        let wanted = (0..rows.len()).filter(|row| rows[*row].wanted);
-        for (to, from) in wanted.enumerate() {
+        let stream = self.work.stream.chunks_exact(hidden);
+        let mut streams = self.rows.iter().zip(stream);
+        if let Some((row, _)) = streams.find(|(_, x)| !rows::all_finite(x)) {
+            return Err(*row);
+        }
+        let wanted = (0..self.rows.len()).filter(|row| self.rows[*row].wanted);
+        for (to, from) in wanted.enumerate().filter(|(to, from)| to != from) {
             let qkv = from * width..from * width + config.query_width();
             self.work.qkv.copy_within(qkv, to * width);
             let stream = from * hidden..(from + 1) * hidden;
             self.work.stream.copy_within(stream, to * hidden);
         }
+        self.rows.retain(|row| row.wanted);
+        Ok(())
     }
 
-    /// Attention of all rows over their sequences' positions (spec 5.5).
-    fn attention(&mut self, index: usize, rows: &[Row]) {
+    fn attention(&mut self, index: usize) -> Result<(), Row> {
+        let rows = &self.rows;
         let config = &self.model.config;
         let (dim, level) = (config.head_dim, self.work.level);
         let query = config.query_width();
@@ -336,16 +313,18 @@ impl Pass<'_> {
             let (floats, blocks) = unsafe { (floats.row(row), blocks.row(row)) };
             quantise(level, floats, blocks);
         });
+        self.y = Register::Attended;
+        Ok(())
     }
 
-    /// The gated feed-forward activation (spec 5.6, 5.7).
-    fn gate(&mut self, rows: usize) {
+    fn gate(&mut self, gate: &Packed, up: &Packed) -> Result<(), Row> {
+        self.linear(Target::GateUp, &[(gate, 0), (up, gate.outputs())]);
         let config = &self.model.config;
         let (level, ffn, gate) = (self.work.level, config.ffn, config.gate);
         let gate_up = &self.work.gate_up;
         let (floats, blocks) = self.work.gated.parts_mut();
         let (floats, blocks) = (Grid::new(floats, ffn), Grid::new(blocks, ffn / 32));
-        each_row(self.team, rows, &|row, _| {
+        each_row(self.team, self.rows.len(), &|row, _| {
             // SAFETY: each row is one item's.
             let (floats, blocks) = unsafe { (floats.row(row), blocks.row(row)) };
             let (gates, ups) = gate_up[row * 2 * ffn..][..2 * ffn].split_at(ffn);
@@ -355,75 +334,35 @@ impl Pass<'_> {
             }
             quantise(level, floats, blocks);
         });
+        self.y = Register::Gated;
+        Ok(())
     }
 
-    /// A sub-layer's last linear layer, added to the stream; normed first
-    /// where the architecture says so (spec 6.3).
-    fn join(&mut self, input: Input, rows: usize, weights: &Packed, norm: Option<&[f32]>) {
+    fn join(&mut self, matrix: &Packed, norm: Option<&Vec<f32>>) -> Result<(), Row> {
         let Some(norm) = norm else {
-            self.linear(input, rows, Target::Stream, &[(weights, 0)]);
-            return;
+            self.linear(Target::Stream, &[(matrix, 0)]);
+            return Ok(());
         };
-        self.linear(input, rows, Target::Branch, &[(weights, 0)]);
+        self.linear(Target::Branch, &[(matrix, 0)]);
         let (level, hidden) = (self.work.level, self.work.hidden);
         let epsilon = self.model.config.epsilon;
         let stream = Grid::new(&mut self.work.stream, hidden);
         let branch = Grid::new(&mut self.work.branch, hidden);
-        each_row(self.team, rows, &|row, _| {
+        each_row(self.team, self.rows.len(), &|row, _| {
             // SAFETY: each row is one item's.
             let (stream, branch) = unsafe { (stream.row(row), branch.row(row)) };
             rows::rms_norm_in_place(level, branch, norm, epsilon);
             rows::add(level, stream, branch);
         });
+        Ok(())
     }
 
-    /// Linear layers with one input; each writes from its column on.
-    fn linear(&mut self, input: Input, rows: usize, target: Target, parts: &[(&Packed, usize)]) {
-        let config = &self.model.config;
+    fn head(&mut self, matrix: &Packed) -> Result<(), Row> {
+        let rows = &self.rows;
         let work = &mut *self.work;
-        let x = match input {
-            Input::Normed => &work.normed,
-            Input::Attended => &work.attended,
-            Input::Gated => &work.gated,
-        };
-        let (cells, columns, add) = match target {
-            Target::Qkv => {
-                let width = config.query_width() + 2 * config.kv_width();
-                (&mut work.qkv, width, false)
-            }
-            Target::GateUp => (&mut work.gate_up, 2 * config.ffn, false),
-            Target::Stream => (&mut work.stream, config.hidden, true),
-            Target::Branch => (&mut work.branch, config.hidden, false),
-        };
-        let out = Grid::new(cells, columns);
-        multiply(
-            self.team,
-            work.level,
-            &work.scratch,
-            parts,
-            x,
-            0..rows,
-            &out,
-            add,
-        );
-    }
-
-    /// NaN and infinity never leave the stream, so one look at it finds them.
-    fn check(&self, rows: &[Row]) -> Result<(), Row> {
-        let stream = self.work.stream.chunks_exact(self.work.hidden);
-        match rows.iter().zip(stream).find(|(_, x)| !rows::all_finite(x)) {
-            None => Ok(()),
-            Some((row, _)) => Err(*row),
-        }
-    }
-
-    /// Last norm and output head (spec 6.4).
-    fn finish(&mut self, rows: &[Row], take: &mut Take) -> Result<(), Row> {
-        let model = self.model;
-        self.norm(rows.len(), &model.weights.final_norm);
-        let work = &mut *self.work;
-        let vocab = model.weights.head.outputs();
-        let parts = [(&model.weights.head, 0)];
+        let vocab = matrix.outputs();
+        let cap = self.model.config.logit_cap;
+        let parts = [(matrix, 0)];
         for first in (0..rows.len()).step_by(LOGIT_ROWS) {
             let range = first..usize::min(first + LOGIT_ROWS, rows.len());
             let logits = Grid::new(&mut work.logits, vocab);
@@ -441,7 +380,7 @@ impl Pass<'_> {
             let scored = |index: usize| {
                 // SAFETY: each row is looked at once, and `multiply` is done.
                 let logits = unsafe { logits.row(index) };
-                if let Some(cap) = model.config.logit_cap {
+                if let Some(cap) = cap {
                     rows::soft_cap(work.level, logits, cap);
                 }
                 let row = &rows[first + index];
@@ -454,7 +393,7 @@ impl Pass<'_> {
                     logits,
                 })
             };
-            match take {
+            match &mut *self.take {
                 Take::InOrder(take) => {
                     for index in 0..range.len() {
                         take(scored(index).ok_or(rows[first + index])?);
@@ -476,19 +415,55 @@ impl Pass<'_> {
     }
 }
 
-/// Who sees the rows that are wanted.
-pub enum Take<'a> {
-    /// One thread, one row after the other.
-    InOrder(&'a mut dyn FnMut(Scored)),
-    /// The team, several rows at a time.
-    Anywhere(&'a (dyn Fn(Scored) + Sync)),
-}
+impl Pass<'_, '_> {
+    /// Cosines and sines of the rows' positions (spec 5.3).
+    fn turn(&mut self) {
+        let rows = &self.rows;
+        for (rope, angles) in self.model.config.ropes.iter().zip(&mut self.work.angles) {
+            let pairs = rope.frequencies.len();
+            let grid = Grid::new(angles, 2 * pairs);
+            each_row(self.team, rows.len(), &|row, _| {
+                // SAFETY: each row is one item's.
+                let (cosines, sines) = unsafe { grid.row(row) }.split_at_mut(pairs);
+                let outs = cosines.iter_mut().zip(sines);
+                for (frequency, (cosine, sine)) in rope.frequencies.iter().zip(outs) {
+                    let (s, c) = sin_cos_f64(rows[row].position as f64 * frequency);
+                    (*cosine, *sine) = (c as f32, s as f32);
+                }
+            });
+        }
+    }
 
-/// What a linear layer reads.
-enum Input {
-    Normed,
-    Attended,
-    Gated,
+    /// Linear layers of y; each writes from its column on.
+    fn linear(&mut self, target: Target, parts: &[(&Packed, usize)]) {
+        let config = &self.model.config;
+        let work = &mut *self.work;
+        let x = match self.y {
+            Register::Normed => &work.normed,
+            Register::Attended => &work.attended,
+            Register::Gated => &work.gated,
+        };
+        let (cells, columns, add) = match target {
+            Target::Qkv => {
+                let width = config.query_width() + 2 * config.kv_width();
+                (&mut work.qkv, width, false)
+            }
+            Target::GateUp => (&mut work.gate_up, 2 * config.ffn, false),
+            Target::Stream => (&mut work.stream, config.hidden, true),
+            Target::Branch => (&mut work.branch, config.hidden, false),
+        };
+        let out = Grid::new(cells, columns);
+        multiply(
+            self.team,
+            work.level,
+            &work.scratch,
+            parts,
+            x,
+            0..self.rows.len(),
+            &out,
+            add,
+        );
+    }
 }
 
 /// Where a linear layer's outputs go.
@@ -498,103 +473,4 @@ enum Target {
     /// Added to what is there.
     Stream,
     Branch,
-}
-
-/// Some matrices times rows `range` of `x`, into the first rows of `out`.
-#[allow(clippy::too_many_arguments, reason = "plain borrows of a workspace")]
-fn multiply(
-    team: &mut Team,
-    level: Level,
-    scratch: &[Mutex<Scratch>],
-    parts: &[(&Packed, usize)],
-    x: &Activations,
-    range: Range<usize>,
-    out: &Grid<f32>,
-    add: bool,
-) {
-    if range.is_empty() {
-        return;
-    }
-    let groups: usize = parts.iter().map(|(matrix, _)| matrix.groups()).sum();
-    // Few rows: items of some groups, so that taking them costs little.
-    let grain = match range.len() {
-        0..=7 => usize::max(1, groups / (8 * team.threads())),
-        _ => 1,
-    };
-    team.run(groups.div_ceil(grain), &|item, worker| {
-        let mut scratch = lock(&scratch[worker]);
-        for index in item * grain..usize::min((item + 1) * grain, groups) {
-            let (matrix, group, column) = locate(parts, index);
-            let first = column + group * LANES;
-            let width = usize::min(LANES, matrix.outputs() - group * LANES);
-            let take = |row: usize, sums: &[f32; LANES]| {
-                // SAFETY: these columns are this item's.
-                let cells = unsafe { out.part(row - range.start, first..first + width) };
-                if add {
-                    cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y);
-                } else {
-                    cells.copy_from_slice(&sums[..width]);
-                }
-            };
-            multiply_group(
-                level,
-                matrix,
-                group,
-                x,
-                range.clone(),
-                &mut scratch.linear,
-                take,
-            );
-        }
-    });
-}
-
-/// The matrix that the `index`-th group of all matrices belongs to, the group
-/// in it, and the matrix's column.
-fn locate<'a>(parts: &[(&'a Packed, usize)], mut index: usize) -> (&'a Packed, usize, usize) {
-    for (matrix, column) in parts {
-        if index < matrix.groups() {
-            return (matrix, index, *column);
-        }
-        index -= matrix.groups();
-    }
-    unreachable!("an item is a group of one of the matrices")
-}
-
-/// Runs `job(row, worker)` for every row; a few aren't worth waking the team.
-fn each_row(team: &mut Team, rows: usize, job: &(dyn Fn(usize, usize) + Sync)) {
-    const TOGETHER: usize = 4;
-    if rows <= TOGETHER {
-        (0..rows).for_each(|row| job(row, 0));
-        return;
-    }
-    team.run(rows.div_ceil(TOGETHER), &|item, worker| {
-        let end = usize::min((item + 1) * TOGETHER, rows);
-        (item * TOGETHER..end).for_each(|row| job(row, worker));
-    });
-}
-
-/// Runs of consecutive positions of one chunk, at most [`ATTENTION_ROWS`] long.
-fn spans(rows: &[Row]) -> Vec<Range<usize>> {
-    let mut spans: Vec<Range<usize>> = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        match spans.last_mut() {
-            Some(span)
-                if span.len() < ATTENTION_ROWS
-                    && rows[span.start].chunk == row.chunk
-                    && rows[span.start].position + span.len() == row.position =>
-            {
-                span.end = index + 1;
-            }
-            _ => spans.push(index..index + 1),
-        }
-    }
-    spans
-}
-
-/// A worker's own memory; never waited for, since workers don't share it.
-fn lock(scratch: &Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
-    scratch
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -16,36 +16,13 @@ use super::architecture::{Config, ConfigError};
 use super::blocks::Format;
 use super::memory::Memory;
 use super::packed::{Packed, pack_into};
+use crate::decoder::{self, Layer};
 
-/// A model's tensors.
-pub struct Weights {
-    /// Token embeddings: one output per token.
-    pub embedding: Packed,
-    /// Layers, first to last.
-    pub layers: Vec<Layer>,
-    /// Weight of the norm after the last layer.
-    pub final_norm: Vec<f32>,
-    /// Output head; the embedding again where the model ties them.
-    pub head: Packed,
-}
+/// A model's tensors, packed.
+pub type Weights = decoder::Weights<Packed, Vec<f32>>;
 
-/// One layer's tensors.
-#[allow(missing_docs, reason = "named as in spec 6.1")]
-pub struct Layer {
-    pub attention_norm: Vec<f32>,
-    pub query: Packed,
-    pub key: Packed,
-    pub value: Packed,
-    pub query_norm: Option<Vec<f32>>,
-    pub key_norm: Option<Vec<f32>>,
-    pub attention_output: Packed,
-    pub post_attention_norm: Option<Vec<f32>>,
-    pub ffn_norm: Vec<f32>,
-    pub gate: Packed,
-    pub up: Packed,
-    pub down: Packed,
-    pub post_ffn_norm: Option<Vec<f32>>,
-}
+/// A model's tensors, where they lie in a file.
+pub type Plan<'a> = decoder::Weights<Planned<'a>, Vec<f32>>;
 
 /// Why a file can't be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -75,90 +52,53 @@ pub fn load(
     bytes: &[u8],
     threads: NonZeroUsize,
 ) -> Result<(Config, Weights), LoadError> {
+    let (config, plan) = plan(content, bytes)?;
+    let matrices: Vec<&Planned> = plan.matrices().collect();
+    let mut packed = pack_all(&matrices, threads)?.into_iter();
+    let next = |_| Ok(packed.next().expect("one matrix for every planned one"));
+    Ok((config, plan.try_map(next, Ok)?))
+}
+
+/// Finds every tensor's place, and checks their shapes.
+pub fn plan<'a>(content: &Content, bytes: &'a [u8]) -> Result<(Config, Plan<'a>), LoadError> {
     let mut tensors = Tensors::find(content, bytes)?;
     let factors = tensors.optional_vector("rope_freqs.weight", None)?;
     let config = Config::read(&content.metadata, factors.as_deref()).map_err(LoadError::Config)?;
-    let weights = Weights::load(&config, &mut tensors, threads)?;
-    Ok((config, weights))
-}
-
-impl Weights {
-    fn load(
-        config: &Config,
-        tensors: &mut Tensors,
-        threads: NonZeroUsize,
-    ) -> Result<Self, LoadError> {
-        let Config { hidden, ffn, .. } = *config;
-        let (query, kv) = (config.query_width(), config.kv_width());
-        let head_dim = config.head_dim;
-        // Plan first: names and shapes of all matrices, in order.
-        let mut plan = vec![tensors.matrix("token_embd.weight", None, hidden)?];
-        let vocab = plan[0].outputs;
-        let tied = !tensors.has("output.weight");
-        if !tied {
-            plan.push(tensors.matrix("output.weight", Some(vocab), hidden)?);
-        }
-        for layer in 0..config.layers.len() {
-            for (name, outputs, inputs) in [
-                ("attn_q", query, hidden),
-                ("attn_k", kv, hidden),
-                ("attn_v", kv, hidden),
-                ("attn_output", hidden, query),
-                ("ffn_gate", ffn, hidden),
-                ("ffn_up", ffn, hidden),
-                ("ffn_down", hidden, ffn),
-            ] {
-                let name = format!("blk.{layer}.{name}.weight");
-                plan.push(tensors.matrix(&name, Some(outputs), inputs)?);
-            }
-        }
-        let mut matrices = pack_all(&plan, threads)?.into_iter();
-        let mut next = || matrices.next().expect("one matrix for every planned one");
-        let embedding = next();
-        let head = if tied { embedding.clone() } else { next() };
-        let mut layers = Vec::new();
-        for layer in 0..config.layers.len() {
-            let name = |part: &str| format!("blk.{layer}.{part}.weight");
-            layers.push(Layer {
-                attention_norm: tensors.vector(&name("attn_norm"), hidden)?,
-                query: next(),
-                key: next(),
-                value: next(),
-                attention_output: next(),
-                gate: next(),
-                up: next(),
-                down: next(),
-                query_norm: tensors.optional_vector(&name("attn_q_norm"), Some(head_dim))?,
-                key_norm: tensors.optional_vector(&name("attn_k_norm"), Some(head_dim))?,
-                post_attention_norm: tensors
-                    .optional_vector(&name("post_attention_norm"), Some(hidden))?,
-                ffn_norm: tensors.vector(&name("ffn_norm"), hidden)?,
-                post_ffn_norm: tensors.optional_vector(&name("post_ffw_norm"), Some(hidden))?,
-            });
-        }
-        let final_norm = tensors.vector("output_norm.weight", hidden)?;
-        if let Some(name) = tensors.named.keys().next() {
-            return Err(problem(name, "exact/1 has no place for it"));
-        }
-        Ok(Self {
-            embedding,
-            layers,
-            final_norm,
-            head,
-        })
+    let hidden = config.hidden;
+    let embedding = tensors.matrix("token_embd.weight", None, hidden)?;
+    let head = match tensors.has("output.weight") {
+        true => Some(tensors.matrix("output.weight", Some(embedding.outputs), hidden)?),
+        false => None,
+    };
+    let layers = (0..config.layers.len()).map(|layer| tensors.layer(layer, &config));
+    let layers = layers.collect::<Result<_, _>>()?;
+    let final_norm = tensors.vector("output_norm.weight", hidden)?;
+    if let Some(name) = tensors.named.keys().next() {
+        return Err(problem(name, "exact/1 has no place for it"));
     }
+    let plan = decoder::Weights {
+        embedding,
+        layers,
+        final_norm,
+        head,
+    };
+    Ok((config, plan))
 }
 
 /// A matrix still in the file.
-struct Planned<'a> {
-    format: Format,
-    outputs: usize,
-    inputs: usize,
-    bytes: &'a [u8],
+pub struct Planned<'a> {
+    /// Its format.
+    pub format: Format,
+    /// Rows.
+    pub outputs: usize,
+    /// Columns.
+    pub inputs: usize,
+    /// Its part of the file.
+    pub bytes: &'a [u8],
 }
 
 /// Repacks all of `plan` into one stretch of memory.
-fn pack_all(plan: &[Planned], threads: NonZeroUsize) -> Result<Vec<Packed>, LoadError> {
+fn pack_all(plan: &[&Planned], threads: NonZeroUsize) -> Result<Vec<Packed>, LoadError> {
     // Matrices start at cache lines.
     let sizes: Vec<usize> = plan
         .iter()
@@ -195,7 +135,7 @@ fn pack_all(plan: &[Planned], threads: NonZeroUsize) -> Result<Vec<Packed>, Load
             outputs,
             inputs,
             ..
-        } = *matrix;
+        } = **matrix;
         Packed::within(format, outputs, inputs, memory.clone(), range)
     });
     Ok(packed.collect())
@@ -241,6 +181,37 @@ impl<'a> Tensors<'a> {
         self.named
             .remove(name)
             .ok_or_else(|| problem(name, "missing"))
+    }
+
+    fn layer(
+        &mut self,
+        layer: usize,
+        config: &Config,
+    ) -> Result<Layer<Planned<'a>, Vec<f32>>, LoadError> {
+        let Config {
+            hidden,
+            ffn,
+            head_dim,
+            ..
+        } = *config;
+        let (query, kv) = (config.query_width(), config.kv_width());
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        Ok(Layer {
+            attention_norm: self.vector(&name("attn_norm"), hidden)?,
+            query: self.matrix(&name("attn_q"), Some(query), hidden)?,
+            key: self.matrix(&name("attn_k"), Some(kv), hidden)?,
+            value: self.matrix(&name("attn_v"), Some(kv), hidden)?,
+            query_norm: self.optional_vector(&name("attn_q_norm"), Some(head_dim))?,
+            key_norm: self.optional_vector(&name("attn_k_norm"), Some(head_dim))?,
+            attention_output: self.matrix(&name("attn_output"), Some(hidden), query)?,
+            post_attention_norm: self
+                .optional_vector(&name("post_attention_norm"), Some(hidden))?,
+            ffn_norm: self.vector(&name("ffn_norm"), hidden)?,
+            gate: self.matrix(&name("ffn_gate"), Some(ffn), hidden)?,
+            up: self.matrix(&name("ffn_up"), Some(ffn), hidden)?,
+            down: self.matrix(&name("ffn_down"), Some(hidden), ffn)?,
+            post_ffn_norm: self.optional_vector(&name("post_ffw_norm"), Some(hidden))?,
+        })
     }
 
     fn matrix(
