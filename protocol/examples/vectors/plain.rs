@@ -245,5 +245,15 @@ pub fn manifests() -> Vec<Value> {
             "smollm2-",
             "smollm2 ",
         ),
+        digest(
+            "a chat template",
+            &toml.replace("8192\n", "8192\nchat_template = \"{{ x }}\\n\"\n"),
+        ),
+        wrong(
+            "an empty chat template",
+            "manifest_value",
+            "8192\n",
+            "8192\nchat_template = \"\"\n",
+        ),
     ]
 }

