@@ -94,6 +94,12 @@ impl Gguf {
         })
     }
 
+    pub(crate) fn floats(&self, key: &str) -> Result<Vec<f32>, GgufError> {
+        self.entry(key, "a list of floats", |v| {
+            v.to_vec().ok()?.iter().map(|v| v.to_f32().ok()).collect()
+        })
+    }
+
     /// A token id or flag that files may leave out.
     pub(crate) fn optional<'a, T>(
         &'a self,

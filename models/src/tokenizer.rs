@@ -1,18 +1,19 @@
 //! Text to token ids and back, as the model's GGUF metadata says.
 //!
-//! Merging is done by the `tokenizers` crate. Special tokens are split off
-//! here, because whether their text counts as the token is the caller's
-//! choice, text by text. Start at [`Tokenizer::encode`].
-
-use std::collections::HashMap;
-
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
+//! Special tokens are split off here, because whether their text counts as the
+//! token is the caller's choice, text by text. What is between them is merged
+//! in one of two ways: `byte_level` by a list of merges, `scores` by the scores
+//! of pieces. docs/spec/text.md, 4, has the rules. Start at [`Tokenizer::encode`].
 
 use crate::gguf::{Gguf, GgufError};
+
+mod byte_level;
+mod scores;
+mod whole;
+
+use byte_level::ByteLevel;
+use scores::Scores;
+use whole::Whole;
 
 /// How a special token's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +26,19 @@ pub enum Special {
 
 /// The model's tokenizer.
 pub struct Tokenizer {
-    merges: tokenizers::Tokenizer,
+    merges: Merges,
     /// The bytes of each id.
     pieces: Vec<Box<[u8]>>,
     kinds: Vec<PieceKind>,
-    /// Ids that are split off before merging, longest text first.
-    whole: Vec<u32>,
+    /// What is split off before merging where special tokens are text, and where they are parsed.
+    user_defined: Whole,
+    whole: Whole,
+}
+
+/// How characters become longer and longer pieces.
+enum Merges {
+    ByteLevel(ByteLevel),
+    Scores(Scores),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +48,10 @@ enum PieceKind {
     Control,
     /// Split off always, but ordinary text.
     UserDefined,
+    /// One byte of a character that has no piece.
+    Byte,
+    /// Never made from text.
+    Unused,
 }
 
 /// Why a tokenizer can't be built.
@@ -54,6 +66,9 @@ pub enum TokenizerError {
     /// A pre-tokenizer that we don't have.
     #[error("the pre-tokenizer `{0}` isn't supported")]
     PreTokenizer(String),
+    /// A vocabulary by scores that wants a space in front of texts.
+    #[error("a space in front of texts (`add_space_prefix`) isn't supported")]
+    SpacePrefix,
     /// Lists that don't fit each other.
     #[error("the vocabulary is inconsistent: {0}")]
     Vocabulary(&'static str),
@@ -67,83 +82,60 @@ impl Tokenizer {
         let model = gguf
             .text("tokenizer.ggml.model")
             .map_err(TokenizerError::Entry)?;
-        if model != "gpt2" {
-            return Err(TokenizerError::Model(model.to_owned()));
-        }
-        let pre = gguf
-            .text("tokenizer.ggml.pre")
-            .map_err(TokenizerError::Entry)?;
-        let split: Vec<PreTokenizerWrapper> = match pre {
-            "smollm" => vec![
-                Digits::new(true).into(),
-                ByteLevel::new(false, false, true).into(),
-            ],
-            other => return Err(TokenizerError::PreTokenizer(other.to_owned())),
-        };
         let tokens = gguf
             .texts("tokenizer.ggml.tokens")
             .map_err(TokenizerError::Entry)?;
         let kinds = gguf
             .numbers("tokenizer.ggml.token_type")
             .map_err(TokenizerError::Entry)?;
-        let merges = gguf
-            .texts("tokenizer.ggml.merges")
-            .map_err(TokenizerError::Entry)?;
-
-        let mut merger = tokenizers::Tokenizer::new(merge_table(&tokens, &merges)?);
-        merger.with_pre_tokenizer(Some(Sequence::new(split)));
-        Tokenizer::new(merger, &tokens, &kinds)
-    }
-
-    fn new(
-        merges: tokenizers::Tokenizer,
-        tokens: &[&str],
-        kinds: &[i64],
-    ) -> Result<Tokenizer, TokenizerError> {
+        let kinds: Vec<PieceKind> = kinds.iter().copied().map(PieceKind::of).collect();
         if kinds.len() != tokens.len() {
             return Err(TokenizerError::Vocabulary("not one type for each token"));
         }
-        let kinds: Vec<PieceKind> = kinds
-            .iter()
-            .map(|kind| match kind {
-                3 => PieceKind::Control,
-                4 => PieceKind::UserDefined,
-                _ => PieceKind::Normal,
-            })
-            .collect();
-        let alphabet = byte_alphabet();
-        let mut pieces = Vec::with_capacity(tokens.len());
-        for (token, kind) in tokens.iter().zip(&kinds) {
-            pieces.push(match kind {
-                PieceKind::Normal => spelled_bytes(token, &alphabet).ok_or(
-                    TokenizerError::Vocabulary("a token has a character that is no byte"),
-                )?,
-                _ => token.as_bytes().into(),
-            });
-        }
-        let mut whole: Vec<u32> = (0u32..)
-            .zip(&kinds)
-            .filter(|(_, kind)| **kind != PieceKind::Normal)
-            .map(|(id, _)| id)
-            .collect();
-        if whole.iter().any(|&id| pieces[id as usize].is_empty()) {
-            return Err(TokenizerError::Vocabulary("a special token is empty"));
-        }
-        whole.sort_by_key(|&id| std::cmp::Reverse(pieces[id as usize].len()));
+        let (merges, pieces) = match model {
+            "gpt2" => {
+                let (merges, pieces) = ByteLevel::from_gguf(gguf, &tokens, &kinds)?;
+                (Merges::ByteLevel(merges), pieces)
+            }
+            "llama" => {
+                let (merges, pieces) = Scores::from_gguf(gguf, &tokens, &kinds)?;
+                (Merges::Scores(merges), pieces)
+            }
+            other => return Err(TokenizerError::Model(other.to_owned())),
+        };
+        Tokenizer::new(merges, pieces, kinds)
+    }
+
+    fn new(
+        merges: Merges,
+        pieces: Vec<Box<[u8]>>,
+        kinds: Vec<PieceKind>,
+    ) -> Result<Tokenizer, TokenizerError> {
+        let of = |wanted: &[PieceKind]| {
+            let all = (0_u32..).zip(&pieces).zip(&kinds);
+            let ours = all.filter(|(_, kind)| wanted.contains(kind));
+            Whole::new(ours.map(|((id, piece), _)| (id, piece.as_ref())))
+                .ok_or(TokenizerError::Vocabulary("a special token is empty"))
+        };
         Ok(Tokenizer {
+            user_defined: of(&[PieceKind::UserDefined])?,
+            whole: of(&[PieceKind::UserDefined, PieceKind::Control])?,
             merges,
             pieces,
             kinds,
-            whole,
         })
     }
 
-    /// The ids of a text. Nothing is added to it; bytes that the vocabulary lacks (a few control
-    /// characters in some models) are dropped, as other implementations do.
+    /// The ids of a text. Nothing is added to it; bytes that a byte-level vocabulary lacks (a few
+    /// control characters in some models) are dropped, as other implementations do.
     pub fn encode(&self, text: &str, special: Special) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+        let whole = match special {
+            Special::AsText => &self.user_defined,
+            Special::Parse => &self.whole,
+        };
         let mut rest = text;
-        while let Some((at, id)) = self.next_whole(rest, special) {
+        while let Some((at, id)) = whole.first_in(rest.as_bytes()) {
             self.merge(&rest[..at], &mut ids);
             ids.push(id);
             rest = &rest[at + self.pieces[id as usize].len()..];
@@ -174,52 +166,34 @@ impl Tokenizer {
     }
 
     /// The special tokens whose text is one of `texts`.
-    pub(crate) fn specials_named<'a>(
-        &'a self,
-        texts: &'a [&str],
-    ) -> impl Iterator<Item = u32> + 'a {
-        let named = |id: &u32| {
-            texts
-                .iter()
-                .any(|t| *t.as_bytes() == *self.pieces[*id as usize])
-        };
-        self.whole
+    pub(crate) fn specials_named(&self, texts: &[&str]) -> Vec<u32> {
+        let ids = texts
             .iter()
-            .copied()
-            .filter(move |id| self.is_special(*id) && named(id))
-    }
-
-    /// The first token in `text` that isn't made by merging, the longest where several begin.
-    fn next_whole(&self, text: &str, special: Special) -> Option<(usize, u32)> {
-        let counts = |kind| special == Special::Parse || kind == PieceKind::UserDefined;
-        let bytes = text.as_bytes();
-        let candidates: Vec<u32> = self
-            .whole
-            .iter()
-            .copied()
-            .filter(|&id| counts(self.kinds[id as usize]))
-            .collect();
-        let mut begins = [false; 256];
-        for &id in &candidates {
-            begins[usize::from(self.pieces[id as usize][0])] = true;
-        }
-        (0..bytes.len())
-            .filter(|&at| begins[usize::from(bytes[at])])
-            .find_map(|at| {
-                let here = |id: &&u32| bytes[at..].starts_with(&self.pieces[**id as usize]);
-                candidates.iter().find(here).map(|&id| (at, id))
-            })
+            .filter_map(|text| self.whole.id(text.as_bytes()));
+        ids.filter(|id| self.is_special(*id)).collect()
     }
 
     fn merge(&self, text: &str, ids: &mut Vec<u32>) {
         if text.is_empty() {
             return;
         }
-        let merged = self
-            .merges
-            .encode_fast(text, false)
-            .expect("merging fails only on an unknown-token entry, and there is none");
-        ids.extend_from_slice(merged.get_ids());
+        match &self.merges {
+            Merges::ByteLevel(merges) => merges.encode(text, ids),
+            Merges::Scores(merges) => merges.encode(text, ids),
+        }
+    }
+}
+
+impl PieceKind {
+    /// By its number in the file.
+    fn of(number: i64) -> PieceKind {
+        match number {
+            2 | 3 => PieceKind::Control,
+            4 => PieceKind::UserDefined,
+            5 => PieceKind::Unused,
+            6 => PieceKind::Byte,
+            _ => PieceKind::Normal,
+        }
     }
 }
 
@@ -231,44 +205,5 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-fn merge_table(tokens: &[&str], merges: &[&str]) -> Result<BPE, TokenizerError> {
-    let vocab: HashMap<String, u32> = tokens
-        .iter()
-        .map(|token| (*token).to_owned())
-        .zip(0..)
-        .collect();
-    if vocab.len() != tokens.len() {
-        return Err(TokenizerError::Vocabulary("a token is there twice"));
-    }
-    let merges = merges
-        .iter()
-        .map(|merge| {
-            merge
-                .split_once(' ')
-                .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        })
-        .collect::<Option<Vec<_>>>()
-        .ok_or(TokenizerError::Vocabulary("a merge isn't two tokens"))?;
-    BPE::builder()
-        .vocab_and_merges(
-            vocab
-                .into_iter()
-                .collect::<tokenizers::models::bpe::Vocab>(),
-            merges,
-        )
-        .build()
-        .map_err(TokenizerError::Merges)
-}
-
-/// GPT-2's spelling of bytes as visible characters: those that are printable
-/// stand for themselves, the others get the code points from 256 on.
-fn byte_alphabet() -> HashMap<char, u8> {
-    let visible = |b: &u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let hidden = (0..=255u8).filter(|b| !visible(b)).zip('\u{100}'..);
-    let visible = (0..=255u8).filter(visible).map(|b| (b, char::from(b)));
-    visible.chain(hidden).map(|(b, c)| (c, b)).collect()
-}
-
-fn spelled_bytes(token: &str, alphabet: &HashMap<char, u8>) -> Option<Box<[u8]>> {
-    token.chars().map(|c| alphabet.get(&c).copied()).collect()
-}
+#[cfg(test)]
+mod tests;
