@@ -12,7 +12,10 @@ use protocol::manifest::Manifest;
 pub struct Whitelist;
 
 static EMBEDDED: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
-    let texts = [include_str!("../manifests/smollm2-135m-instruct-q4_1.toml")];
+    let texts = [
+        include_str!("../manifests/smollm2-135m-instruct-q4_1.toml"),
+        include_str!("../manifests/gemma-3-270m-q4_k_m.toml"),
+    ];
     texts
         .iter()
         .map(|text| Manifest::parse(text).expect("the compiled-in manifests are tested"))
@@ -43,7 +46,8 @@ mod tests {
     #[test]
     fn embedded_manifests_are_read() {
         let all = Whitelist::embedded();
-        assert_eq!(all[0].identity.id, "smollm2-135m-instruct");
+        let ids: Vec<&str> = all.iter().map(|m| m.identity.id.as_str()).collect();
+        assert_eq!(ids, ["smollm2-135m-instruct", "gemma-3-270m"]);
         for manifest in all {
             assert_eq!(Whitelist::by_id(&manifest.identity.id), Some(manifest));
             assert_eq!(Whitelist::by_digest(&manifest.digest()), Some(manifest));

@@ -11,8 +11,13 @@ use models::{Level, Model, Options, Special, Whitelist};
 use protocol::api::{Message, Role};
 use serde_json::{Map, Value};
 
-static MODEL: LazyLock<Model> = LazyLock::new(|| {
-    let manifest = &Whitelist::embedded()[0];
+#[path = "oracle/gemma.rs"]
+mod gemma;
+
+static MODEL: LazyLock<Model> = LazyLock::new(|| load("smollm2-135m-instruct"));
+
+fn load(id: &str) -> Model {
+    let manifest = Whitelist::by_id(id).unwrap();
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let dir = std::env::var_os("COUNTERSIGN_TEST_MODELS")
         .map_or_else(|| workspace.join("target/models"), PathBuf::from);
@@ -25,10 +30,10 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let options = Options {
         threads: NonZeroUsize::MIN,
         level: Level::detect(),
-        kv_tokens: 64,
+        kv_tokens: 512,
     };
     Model::load(&path, manifest, &options).unwrap()
-});
+}
 
 fn oracle(name: &str) -> Vec<Value> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
