@@ -383,12 +383,18 @@ fn up_with_sources(data: &TempDir, models: &Path, wheels: &Path) -> Command {
     command
 }
 
-/// The embedded model's file.
+/// The embedded model's file; other models may lie beside it.
 fn model_file() -> std::path::PathBuf {
     let found = fs::read_dir(workspace::models())
         .unwrap()
         .filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found = found.filter(|path| path.extension().is_some_and(|ending| ending == "gguf"));
+    let mut found = found.filter(|path| {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or("");
+        name.starts_with("smollm2-135m-instruct-") && name.ends_with(".gguf")
+    });
     found.next().expect("the model's file")
 }
 
