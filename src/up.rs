@@ -75,6 +75,7 @@ async fn up(settings: Settings, data: &DataDir) -> anyhow::Result<()> {
         manifest: settings.manifest,
         weights: PathBuf::new(),
         limits: settings.limits,
+        threads: settings.threads,
         allow_unsigned: unsigned,
         desk: gateway.jobs(),
     };

@@ -1,14 +1,16 @@
 //! What an engine process is told when it starts. No secrets are in it.
 
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use models::{Level, Options};
 use protocol::manifest::{Manifest, ManifestError};
 use protocol::{Did, JobId};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Pace;
+use crate::prefixes::PrefixSharing;
 use crate::scheduler::SchedulerConfig;
 
 /// One job: which model, for whom, within what limits.
@@ -32,6 +34,13 @@ pub struct EngineConfig {
     /// What clients can take.
     #[serde(default)]
     pub limits: EngineLimits,
+    /// Threads that compute. None: one for each core.
+    #[serde(default)]
+    pub threads: Option<NonZeroUsize>,
+    /// Instruction set that computes, one of this CPU's. None: the fastest. No answer
+    /// depends on it.
+    #[serde(default)]
+    pub level: Option<String>,
 }
 
 /// What clients can take of one job.
@@ -44,10 +53,12 @@ pub struct EngineLimits {
     pub waiting_max: u32,
     /// Longest prompt and output together; the model's own limit counts too.
     pub context_tokens_max: NonZeroU32,
-    /// Tokens in the KV caches of all sequences together.
+    /// Tokens that the KV blocks of all sequences together can hold.
     pub kv_tokens_max: NonZeroU32,
     /// Prompt tokens in one step, over all prompts. A decode waits at most this long.
     pub prefill_tokens_per_step: NonZeroU32,
+    /// Whose requests may begin with what was computed for another.
+    pub prefix_sharing: PrefixSharing,
     /// Tokens that a client may leave unread before its request sits out.
     pub unread_tokens_max: NonZeroU32,
     /// Milliseconds that a request may sit out before it ends with `deadline`.
@@ -75,6 +86,7 @@ impl Default for EngineLimits {
             context_tokens_max: non_zero(8192),
             kv_tokens_max: non_zero(32_768),
             prefill_tokens_per_step: non_zero(64),
+            prefix_sharing: PrefixSharing::Client,
             unread_tokens_max: non_zero(256),
             stall_ms: non_zero(60_000),
             n_max: const { NonZeroU8::new(8).expect("not zero") },
@@ -97,6 +109,14 @@ pub enum ConfigError {
     /// The manifest.
     #[error("the manifest can't be read")]
     Manifest(#[source] ManifestError),
+    /// An instruction set that this CPU doesn't have.
+    #[error("the level {name:?} isn't one of this CPU's: {available}")]
+    Level {
+        /// As configured.
+        name: String,
+        /// What there is.
+        available: String,
+    },
     /// Limits that contradict each other.
     #[error("{}", .0.join("; "))]
     Limits(Vec<String>),
@@ -107,7 +127,33 @@ impl EngineConfig {
     pub(crate) fn check(&self) -> Result<Manifest, ConfigError> {
         let manifest = Manifest::parse(&self.manifest).map_err(ConfigError::Manifest)?;
         self.limits.check(&manifest)?;
+        self.options()?;
         Ok(manifest)
+    }
+
+    /// How the model is run.
+    pub(crate) fn options(&self) -> Result<Options, ConfigError> {
+        let available = Level::available();
+        let named = |name: &String| {
+            let level = available.iter().find(|level| level.name() == name);
+            level.copied().ok_or_else(|| ConfigError::Level {
+                name: name.clone(),
+                available: available
+                    .iter()
+                    .map(|l| l.name())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+        };
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Ok(Options {
+            threads: self.threads.unwrap_or_else(cores),
+            level: self
+                .level
+                .as_ref()
+                .map_or_else(|| Ok(Level::detect()), named)?,
+            kv_tokens: self.limits.kv_tokens_max.get() as usize,
+        })
     }
 }
 
@@ -145,7 +191,8 @@ impl EngineLimits {
             scheduler: SchedulerConfig {
                 sequences_max: self.sequences_max,
                 prefill_tokens_per_step: self.prefill_tokens_per_step,
-                kv_tokens_max: self.kv_tokens_max,
+                block_tokens: BLOCK_TOKENS,
+                blocks_max: self.kv_tokens_max.div_ceil(BLOCK_TOKENS),
             },
             stall: Duration::from_millis(u64::from(self.stall_ms.get())),
         }
@@ -156,6 +203,8 @@ impl EngineLimits {
         self.sequences_max.get().saturating_add(self.waiting_max) as usize
     }
 }
+
+const BLOCK_TOKENS: NonZeroU32 = non_zero(models::exact::POSITIONS as u32);
 
 #[cfg(test)]
 mod tests {
@@ -182,6 +231,8 @@ mod tests {
                 kv_tokens_max: non_zero(100),
                 ..EngineLimits::default()
             },
+            threads: None,
+            level: None,
         };
         let message = config.check().unwrap_err().to_string();
         assert!(message.contains("kv_tokens_max is 100") && message.contains("n_max is 8"));
@@ -190,5 +241,12 @@ mod tests {
             ..config
         };
         assert_eq!(sound.check().unwrap(), manifest);
+        let level = |name: &str| EngineConfig {
+            level: Some(name.to_owned()),
+            ..sound.clone()
+        };
+        assert_eq!(level("portable").options().unwrap().level, Level::Portable);
+        let refused = level("quantum").check().unwrap_err().to_string();
+        assert!(refused.contains("portable"), "{refused}");
     }
 }

@@ -6,6 +6,7 @@
 //! nothing can run. Start at [`Engine::run`].
 
 mod draw;
+mod memory;
 mod request;
 mod sequence;
 
@@ -21,9 +22,11 @@ use crate::language_model::{LanguageModel, Part};
 use crate::mailbox::{Cut, Delta};
 use crate::metrics::Metrics;
 use crate::notary::Notary;
+use crate::prefixes::BlockKeys;
 use crate::scheduler::{Run, Scheduler, SchedulerConfig, SequenceId};
 
 use draw::Drawn;
+use memory::Memory;
 use request::Request;
 pub(crate) use request::Submission;
 use sequence::Sequence;
@@ -39,6 +42,7 @@ pub(crate) struct Pace {
 /// The batch and what drives it.
 pub(crate) struct Engine<M: LanguageModel> {
     model: Arc<M>,
+    memory: Memory<M>,
     notary: Arc<Notary>,
     metrics: Arc<Metrics>,
     scheduler: Scheduler,
@@ -59,6 +63,7 @@ impl<M: LanguageModel> Engine<M> {
         inbox: Receiver<Submission>,
     ) -> Self {
         Self {
+            memory: Memory::new(Arc::clone(&model)),
             model,
             notary,
             metrics,
@@ -112,7 +117,8 @@ impl<M: LanguageModel> Engine<M> {
     fn begin(&mut self, submission: Submission) {
         let arrival = self.arrivals;
         self.arrivals += 1;
-        let first = Sequence::new(arrival, &submission.prompt, &submission.sampling);
+        let keys = BlockKeys::new(submission.scope, M::BLOCK_TOKENS);
+        let first = Sequence::new(arrival, &submission.prompt, &submission.sampling, keys);
         self.sequences.insert(first.id, first);
         self.requests
             .insert(arrival, Request::new(submission, self.model.config()));
@@ -123,14 +129,15 @@ impl<M: LanguageModel> Engine<M> {
         let views: Vec<_> = self
             .sequences
             .values()
-            .map(|sequence| sequence.view(self.requests[&sequence.id.arrival].parked()))
+            .map(|sequence| {
+                let parked = self.requests[&sequence.id.arrival].parked();
+                sequence.view(parked, tail_shared::<M>(sequence))
+            })
             .collect();
-        let step = self.scheduler.plan(&views);
+        let blocks = self.memory.view(&self.sequences);
+        let step = self.scheduler.plan(&views, &blocks);
         for id in &step.preempt {
-            self.metrics.num_preemptions_total.inc();
-            if let Some(sequence) = self.sequences.get_mut(id) {
-                sequence.preempt();
-            }
+            self.preempt(*id);
         }
         if !step.run.is_empty() {
             self.step += 1;
@@ -140,11 +147,19 @@ impl<M: LanguageModel> Engine<M> {
         !step.run.is_empty()
     }
 
+    fn preempt(&mut self, id: SequenceId) {
+        self.metrics.num_preemptions_total.inc();
+        self.memory.release(alive(&mut self.sequences, id));
+    }
+
     fn perform(&mut self, runs: &[Run]) {
+        if !self.make_room(runs) {
+            return self.relieve(runs);
+        }
         let mut caches: Vec<M::Cache> = Vec::with_capacity(runs.len());
         for run in runs {
-            let cache = self.sequence(run.id).cache.take();
-            caches.push(cache.unwrap_or_else(|| self.model.new_cache()));
+            let sequence = alive(&mut self.sequences, run.id);
+            caches.push(sequence.cache.take().expect("what runs has a cache"));
         }
         match self.compute(runs, &mut caches) {
             Ok(Ok(drawn)) => {
@@ -152,6 +167,10 @@ impl<M: LanguageModel> Engine<M> {
                 for (run, drawn) in runs.iter().zip(drawn) {
                     self.take(*run, drawn);
                 }
+            }
+            Ok(Err(ForwardError::OutOfBlocks(_))) => {
+                self.restore(runs, caches);
+                self.relieve(runs);
             }
             Ok(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a step failed");
@@ -166,6 +185,39 @@ impl<M: LanguageModel> Engine<M> {
                 tracing::error!("a step panicked");
                 self.fail(runs);
             }
+        }
+    }
+
+    /// Gives every run a cache, and the model the free blocks that they want; false if
+    /// there aren't so many.
+    fn make_room(&mut self, runs: &[Run]) -> bool {
+        let mut wanted = 0;
+        for run in runs {
+            let sequence = alive(&mut self.sequences, run.id);
+            if let Some(cached) = self.memory.attach(sequence) {
+                let request = self.requests.get_mut(&run.id.arrival);
+                let request = request.expect("a sequence lives as long as its request");
+                request.began_with(cached, &self.metrics);
+            }
+            let cache = sequence.cache.as_ref();
+            wanted += cache.map_or(0, |cache| M::blocks_wanted(cache, run.tokens as usize));
+        }
+        self.memory.make_room(wanted)
+    }
+
+    /// The plan was wrong about blocks: the youngest gives way, and the others try again.
+    fn relieve(&mut self, runs: &[Run]) {
+        let oldest = runs.iter().map(|run| run.id).min();
+        let youngest = self
+            .sequences
+            .values()
+            .rfind(|sequence| sequence.cache.is_some() && Some(sequence.id) != oldest)
+            .map(|sequence| sequence.id);
+        tracing::warn!("a step found fewer KV blocks than planned");
+        match youngest {
+            Some(id) => self.preempt(id),
+            // It has every block, and they don't hold it: `EngineLimits` was broken.
+            None => self.fail(runs),
         }
     }
 
@@ -202,7 +254,7 @@ impl<M: LanguageModel> Engine<M> {
 
     fn restore(&mut self, runs: &[Run], caches: Vec<M::Cache>) {
         for (run, cache) in runs.iter().zip(caches) {
-            self.sequence(run.id).cache = Some(cache);
+            alive(&mut self.sequences, run.id).cache = Some(cache);
         }
     }
 
@@ -210,6 +262,7 @@ impl<M: LanguageModel> Engine<M> {
     fn take(&mut self, run: Run, drawn: Outcome) {
         let sequence = alive(&mut self.sequences, run.id);
         let prompt_tokens = sequence.read(run.tokens, self.step);
+        self.memory.keep(sequence);
         self.metrics
             .prompt_tokens_total
             .inc_by(prompt_tokens as u64);
@@ -229,7 +282,9 @@ impl<M: LanguageModel> Engine<M> {
             }
         };
         let sampling = &self.requests[&run.id.arrival].sampling;
+        let sequence = alive(&mut self.sequences, run.id);
         for sibling in sequence.fork(sampling, |cache| self.model.fork(cache)) {
+            self.memory.forked(&sibling);
             self.sequences.insert(sibling.id, sibling);
         }
         let now = Instant::now();
@@ -266,7 +321,7 @@ impl<M: LanguageModel> Engine<M> {
         }
         request.show(delta);
         if ended {
-            self.sequences.remove(&id);
+            self.end(id);
         }
         false
     }
@@ -295,39 +350,38 @@ impl<M: LanguageModel> Engine<M> {
     }
 
     fn close(&mut self, arrival: u64, last: Vec<Delta>, cut: Option<Cut>) {
-        self.sequences.retain(|id, _| id.arrival != arrival);
+        let ids: Vec<_> = self
+            .sequences
+            .range(of(arrival))
+            .map(|(id, _)| *id)
+            .collect();
+        ids.into_iter().for_each(|id| self.end(id));
         if let Some(request) = self.requests.remove(&arrival) {
             request.close(last, cut, &self.notary, &self.metrics);
         }
     }
 
-    fn sequence(&mut self, id: SequenceId) -> &mut Sequence<M::Cache> {
-        alive(&mut self.sequences, id)
+    fn end(&mut self, id: SequenceId) {
+        if let Some(mut sequence) = self.sequences.remove(&id) {
+            self.memory.release(&mut sequence);
+        }
     }
 
     fn gauge(&self) {
-        let (mut running, mut waiting, mut parked, mut tokens) = (0, 0, 0, 0);
+        let (mut running, mut waiting, mut parked) = (0, 0, 0);
         for (arrival, request) in &self.requests {
-            let held: usize = self
-                .sequences
-                .range(of(*arrival))
-                .map(|(_, sequence)| sequence.held())
-                .sum();
-            tokens += held;
-            match (request.parked(), held > 0) {
-                (true, _) => parked += 1,
-                (false, true) => running += 1,
-                (false, false) => waiting += 1,
+            let mut choices = self.sequences.range(of(*arrival));
+            match request.parked() {
+                true => parked += 1,
+                false if choices.any(|(_, sequence)| sequence.held() > 0) => running += 1,
+                false => waiting += 1,
             }
         }
         let metrics = &self.metrics;
         metrics.num_requests_running.set(running);
         metrics.num_requests_waiting.set(waiting);
         metrics.num_requests_parked.set(parked);
-        let most = self.pace.scheduler.kv_tokens_max.get();
-        metrics
-            .kv_cache_usage_perc
-            .set(tokens as f64 / f64::from(most));
+        metrics.kv_cache_usage_perc.set(self.memory.usage());
     }
 }
 
@@ -338,6 +392,16 @@ fn alive<C>(sequences: &mut BTreeMap<SequenceId, Sequence<C>>, id: SequenceId) -
     sequences
         .get_mut(&id)
         .expect("the scheduler and the step name sequences that are alive")
+}
+
+/// Whether its last block is copied before it is written.
+fn tail_shared<M: LanguageModel>(sequence: &Sequence<M::Cache>) -> bool {
+    let blocks = sequence.cache.as_ref().map_or(&[][..], M::blocks);
+    let partial = !sequence.held().is_multiple_of(M::BLOCK_TOKENS);
+    partial
+        && blocks
+            .last()
+            .is_some_and(|last| Arc::strong_count(last) > 1)
 }
 
 fn of(arrival: u64) -> std::ops::RangeInclusive<SequenceId> {

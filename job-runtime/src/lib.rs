@@ -18,6 +18,7 @@ mod language_model;
 mod mailbox;
 mod metrics;
 mod notary;
+mod prefixes;
 mod prepare;
 mod problem;
 mod reply;
@@ -27,4 +28,5 @@ mod single_use;
 mod statement;
 
 pub use config::{ConfigError, EngineConfig, EngineLimits};
+pub use prefixes::{NotASharing, PrefixSharing};
 pub use serve::{EngineError, serve};

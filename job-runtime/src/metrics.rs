@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub prompt_tokens_total: IntCounter,
     pub generation_tokens_total: IntCounter,
     pub num_preemptions_total: IntCounter,
+    pub prefix_cache_queries_total: IntCounter,
+    pub prefix_cache_hits_total: IntCounter,
     request_success_total: IntCounterVec,
 }
 
@@ -65,7 +67,7 @@ impl Metrics {
             kv_cache_usage_perc: make.register(
                 prometheus::Gauge::with_opts(make.opts(
                     "kv_cache_usage_perc",
-                    "Share of the KV tokens in use, 0 to 1.",
+                    "Share of the KV blocks that sequences hold, 0 to 1.",
                 ))
                 .expect("the name is valid"),
             ),
@@ -74,6 +76,14 @@ impl Metrics {
             num_preemptions_total: make.counter(
                 "num_preemptions_total",
                 "Sequences that gave their KV cache back.",
+            ),
+            prefix_cache_queries_total: make.counter(
+                "prefix_cache_queries_total",
+                "Prompt tokens that were looked for in the prefix cache.",
+            ),
+            prefix_cache_hits_total: make.counter(
+                "prefix_cache_hits_total",
+                "Prompt tokens that were found there, and not computed.",
             ),
             request_success_total: make.register(
                 IntCounterVec::new(

@@ -4,8 +4,8 @@
 //! clock belong to `engine`. One step mixes decodes (one token each) with
 //! chunks of prompts. What it keeps: no sequence waits for ever, a long prompt
 //! never delays a decode by more than `prefill_tokens_per_step`, a slow reader
-//! holds up nobody, and the KV cache stays within its budget. Start at
-//! [`Scheduler::plan`].
+//! holds up nobody, and a step never wants more KV blocks than there are.
+//! Start at [`Scheduler::plan`].
 
 use std::num::NonZeroU32;
 
@@ -16,8 +16,10 @@ pub struct SchedulerConfig {
     pub sequences_max: NonZeroU32,
     /// Prompt tokens in one step, over all prompts. Decodes wait at most this long.
     pub prefill_tokens_per_step: NonZeroU32,
-    /// Tokens in the KV caches of all sequences together.
-    pub kv_tokens_max: NonZeroU32,
+    /// Tokens that a KV block holds.
+    pub block_tokens: NonZeroU32,
+    /// KV blocks that there are.
+    pub blocks_max: NonZeroU32,
 }
 
 /// Orders sequences by the arrival of their request, then by choice.
@@ -46,6 +48,28 @@ pub struct SequenceView {
     pub parked: bool,
     /// The last step that it ran in.
     pub last_step: u64,
+    /// Its last block isn't full, and another sequence has it too: it is copied before
+    /// it is written.
+    pub tail_shared: bool,
+}
+
+/// What the scheduler asks about KV blocks, where it matters.
+pub trait Blocks {
+    /// Blocks that no sequence holds: free, or a cached prefix's that can be evicted.
+    fn free(&self) -> u32;
+    /// Blocks that no other sequence holds. (If two share one, it is neither's.)
+    fn own(&self, id: SequenceId) -> u32;
+    /// What a waiting sequence begins with that needn't be computed.
+    fn prefix(&self, id: SequenceId) -> Prefix;
+}
+
+/// The cached beginning of a sequence. At least one token is left to compute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prefix {
+    /// Blocks, all of them full.
+    pub blocks: u32,
+    /// How many of them no sequence holds: whoever takes them takes them from the free ones.
+    pub idle: u32,
 }
 
 /// What the engine does next.
@@ -62,7 +86,7 @@ pub struct Step {
 pub struct Run {
     /// Which sequence.
     pub id: SequenceId,
-    /// How many of its pending tokens go in.
+    /// How many of its pending tokens go in, after its cached prefix if it had waited.
     pub tokens: u32,
 }
 
@@ -82,8 +106,8 @@ impl Scheduler {
     ///
     /// As long as one sequence can run, one does, and the oldest always
     /// advances: it is never preempted and gets half of the prompt tokens.
-    pub fn plan(&self, sequences: &[SequenceView]) -> Step {
-        let mut plan = Plan::new(self.config, sequences);
+    pub fn plan(&self, sequences: &[SequenceView], blocks: &dyn Blocks) -> Step {
+        let mut plan = Plan::new(self.config, sequences, blocks);
         plan.preempt_until_it_fits();
         let decodes = plan.decodes();
         plan.admit();
@@ -96,57 +120,75 @@ impl Scheduler {
 }
 
 /// A plan in the making.
-struct Plan {
+struct Plan<'a> {
     config: SchedulerConfig,
-    /// Holding KV cache, or admitted now; by id.
+    blocks: &'a dyn Blocks,
+    /// Holding KV blocks, or admitted now; by id.
     resident: Vec<SequenceView>,
     /// Waiting for admission, by id.
     waiting: Vec<SequenceView>,
     preempted: Vec<SequenceId>,
+    /// One that ran had to give way: nobody comes in for it, or they would take turns for ever.
+    closed: bool,
+    /// Blocks that are free when all pending tokens of the residents are in; negative:
+    /// so many are missing.
+    spare: i64,
 }
 
-impl Plan {
-    fn new(config: SchedulerConfig, sequences: &[SequenceView]) -> Self {
+impl<'a> Plan<'a> {
+    fn new(config: SchedulerConfig, sequences: &[SequenceView], blocks: &'a dyn Blocks) -> Self {
         let mut sequences = sequences.to_vec();
         sequences.sort_by_key(|sequence| sequence.id);
-        let (resident, waiting) = sequences
+        let (resident, waiting): (Vec<_>, _) = sequences
             .into_iter()
             .partition(|sequence| sequence.cached > 0);
+        let growth: i64 = resident.iter().map(|s| growth(config, s)).sum();
         Self {
             config,
             resident,
             waiting,
             preempted: Vec::new(),
+            closed: false,
+            spare: i64::from(blocks.free()) - growth,
+            blocks,
         }
-    }
-
-    /// What the residents will hold when their pending tokens are in.
-    fn committed(&self) -> u32 {
-        self.resident
-            .iter()
-            .fold(0, |sum, sequence| sum.saturating_add(demand(sequence)))
     }
 
     /// Takes from the slow readers first, then from the youngest; never from the oldest that runs.
     fn preempt_until_it_fits(&mut self) {
-        while self.committed() > self.config.kv_tokens_max.get() {
+        while self.spare < 0 {
             let oldest = self.resident.iter().find(|s| !s.parked).map(|s| s.id);
             let victim = self
                 .resident
                 .iter()
                 .filter(|s| Some(s.id) != oldest)
                 .max_by_key(|s| (s.parked, s.id))
-                .map(|s| s.id);
+                .copied();
             match victim {
-                Some(id) => self.preempt(id),
+                Some(victim) => {
+                    self.closed |= !victim.parked;
+                    self.preempt(victim.id);
+                }
                 None => return,
             }
         }
     }
 
     fn preempt(&mut self, id: SequenceId) {
-        self.resident.retain(|sequence| sequence.id != id);
+        let at = self.resident.iter().position(|sequence| sequence.id == id);
+        let victim = self.resident.remove(at.expect("a victim is a resident"));
         self.preempted.push(id);
+        self.spare += i64::from(self.blocks.own(id)) + growth(self.config, &victim);
+        // Blocks that only preempted sequences shared aren't counted above.
+        let all = i64::from(self.config.blocks_max.get());
+        match self.resident.as_slice() {
+            [] => self.spare = all,
+            [last] => {
+                let held = i64::from(last.cached.div_ceil(self.config.block_tokens.get()));
+                self.spare = all - held - growth(self.config, last);
+            }
+            _ => {}
+        }
     }
 
     /// One token for each decode, those that sat out longest first.
@@ -170,7 +212,10 @@ impl Plan {
     /// Lets the waiting in, strictly in order of arrival: nobody overtakes the
     /// one that is next, or a large request would wait for ever.
     fn admit(&mut self) {
-        for next in std::mem::take(&mut self.waiting) {
+        if self.closed {
+            return;
+        }
+        for mut next in std::mem::take(&mut self.waiting) {
             if next.parked {
                 continue;
             }
@@ -184,41 +229,43 @@ impl Plan {
             {
                 return;
             }
-            if !self.make_room(demand(&next), running) {
+            let prefix = self.blocks.prefix(next.id);
+            let tokens = prefix.blocks * self.config.block_tokens.get();
+            (next.cached, next.pending) = (tokens, next.pending - tokens);
+            let Some(taken) = self.make_room(growth(self.config, &next), prefix, running) else {
                 return;
-            }
+            };
+            self.spare -= taken;
             self.resident.push(next);
         }
     }
 
-    /// True when `tokens` more fit, after taking from slow readers if that helps.
-    fn make_room(&mut self, tokens: u32, running: u32) -> bool {
-        let limit = self.config.kv_tokens_max.get();
+    /// Blocks that the next one takes, if they are to be had: after taking from slow
+    /// readers if that helps.
+    fn make_room(&mut self, growth: i64, prefix: Prefix, running: u32) -> Option<i64> {
+        let all = i64::from(self.config.blocks_max.get());
         // Room for those that run to grow, so that what comes in now needn't leave soon.
-        let headroom = running.saturating_mul(HEADROOM_TOKENS).min(limit / 8);
-        let needed = tokens.saturating_add(headroom);
-        let parked: u32 = self
-            .resident
-            .iter()
-            .filter(|s| s.parked)
-            .map(demand)
-            .fold(0, u32::saturating_add);
-        if (self.committed() - parked).saturating_add(needed) > limit {
-            return false;
+        let headroom = i64::from(running.div_ceil(2)).min(all / 8);
+        let taken = growth + i64::from(prefix.idle);
+        if self.preempted.is_empty() && self.spare >= taken + headroom {
+            return Some(taken);
         }
-        while self.committed().saturating_add(needed) > limit {
-            let Some(youngest) = self
-                .resident
-                .iter()
-                .filter(|s| s.parked)
-                .map(|s| s.id)
-                .max()
-            else {
-                return false;
-            };
-            self.preempt(youngest);
+        // What preemption frees may be the very blocks of its prefix.
+        let taken = growth + i64::from(prefix.blocks);
+        // Alone it must be let in; if its choices don't fit together, they take turns.
+        let wanted = (taken + headroom).min(all);
+        let mut parked: Vec<_> = self.resident.iter().filter(|s| s.parked).copied().collect();
+        if parked.len() < self.resident.len() {
+            let theirs =
+                |s: &SequenceView| i64::from(self.blocks.own(s.id)) + self::growth(self.config, s);
+            if self.spare + parked.iter().map(theirs).sum::<i64>() < wanted {
+                return None;
+            }
         }
-        true
+        while self.spare < wanted {
+            self.preempt(parked.pop()?.id);
+        }
+        Some(taken)
     }
 
     /// Half of the prompt tokens to the oldest, so that it arrives; the rest to
@@ -265,15 +312,13 @@ impl Plan {
     }
 }
 
-/// KV tokens that a sequence and its future copies hold when their pending tokens are in.
-fn demand(sequence: &SequenceView) -> u32 {
-    sequence
-        .cached
-        .saturating_add(sequence.pending)
-        .saturating_mul(sequence.copies)
+/// Blocks that a sequence still takes until its pending tokens are in and its copies
+/// are made; those share its blocks, but for the last one.
+fn growth(config: SchedulerConfig, sequence: &SequenceView) -> i64 {
+    let blocks = |tokens: u32| i64::from(tokens.div_ceil(config.block_tokens.get()));
+    let more = blocks(sequence.cached + sequence.pending) - blocks(sequence.cached);
+    more + i64::from(sequence.tail_shared) + i64::from(sequence.copies) - 1
 }
-
-const HEADROOM_TOKENS: u32 = 16;
 
 #[cfg(test)]
 mod tests;

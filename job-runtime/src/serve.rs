@@ -5,13 +5,13 @@
 //! finish until shortly before the drain's deadline, what is left is cut with
 //! its receipt, and only then does the socket go.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use models::{Level, LoadError, Model, Options};
+use models::{LoadError, Model};
 use protocol::SigningKey;
 use protocol::manifest::Manifest;
 use tokio::sync::{Semaphore, oneshot};
@@ -122,11 +122,7 @@ fn start(
 }
 
 fn load(config: &EngineConfig, manifest: &Manifest) -> Result<Model, EngineError> {
-    let options = Options {
-        threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-        level: Level::detect(),
-        kv_tokens: config.limits.kv_tokens_max.get() as usize,
-    };
+    let options = config.options().map_err(EngineError::Config)?;
     Model::load(&config.model_path, manifest, &options).map_err(EngineError::Load)
 }
 

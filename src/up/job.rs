@@ -3,6 +3,7 @@
 //! A dead engine is never revived: its key is gone, so the next one is another
 //! job with another key. Start at [`Launcher::launch`] and [`Launcher::keep`].
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Launcher {
     pub weights: PathBuf,
     /// The engine's limits.
     pub limits: EngineLimits,
+    /// Threads that compute; none: one for each core.
+    pub threads: Option<NonZeroUsize>,
     /// Whether unsigned requests are answered.
     pub allow_unsigned: bool,
     /// Where jobs are attached.
@@ -57,6 +60,8 @@ impl Launcher {
             allow_unsigned: self.allow_unsigned,
             authorities: self.authorities.clone(),
             limits: self.limits.clone(),
+            threads: self.threads,
+            level: None,
         };
         let running = local::start(JobSpec {
             binary: self.binary.clone(),

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -61,6 +61,14 @@ pub struct UpArgs {
     /// Tokens of prompt and answer together, at most
     #[arg(long, value_name = "N", default_value = "8192")]
     context_tokens: String,
+    /// Threads that compute [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+    /// Whose requests may reuse what was computed for another with the same
+    /// beginning: off, client (only the same client's) or all (anybody's, who can
+    /// then tell by the time that somebody has asked it)
+    #[arg(long, value_name = "WHOSE", default_value = "client")]
+    prefix_sharing: String,
     /// Seconds that open answers may go on after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value = "30")]
     drain: String,
@@ -80,6 +88,8 @@ pub struct Settings {
     pub models: PathBuf,
     /// The engine's limits.
     pub limits: EngineLimits,
+    /// Threads that compute; none: one for each core.
+    pub threads: Option<NonZeroUsize>,
     /// How long open answers may go on after Ctrl-C.
     pub drain: Duration,
     /// What is logged.
@@ -127,6 +137,8 @@ impl Settings {
             .map(|did| faults.value("allow-did", did))
             .collect();
         let limits = limits(&args, &mut faults);
+        let threads: Option<NonZeroUsize> =
+            (args.threads.as_ref()).and_then(|threads| faults.value("threads", threads));
         let drain: Option<u32> = faults.value("drain", &args.drain);
         let manifest = match &args.model {
             None => Some(&Whitelist::embedded()[0]),
@@ -160,6 +172,7 @@ impl Settings {
                 manifest,
                 models: args.models.unwrap_or_else(|| data.models()),
                 limits,
+                threads,
                 drain: Duration::from_secs(drain.into()),
                 log: args.log,
             }),
@@ -172,6 +185,7 @@ fn limits(args: &UpArgs, faults: &mut Faults) -> Option<EngineLimits> {
     let sequences: Option<NonZeroU32> = faults.value("sequences", &args.sequences);
     let waiting = faults.value("waiting", &args.waiting);
     let context = faults.value("context-tokens", &args.context_tokens);
+    let sharing = faults.value("prefix-sharing", &args.prefix_sharing);
     let sequences = sequences?;
     // A request's choices run together, so there can't be more of them than that.
     let most = NonZeroU8::try_from(sequences).unwrap_or(NonZeroU8::MAX);
@@ -181,6 +195,7 @@ fn limits(args: &UpArgs, faults: &mut Faults) -> Option<EngineLimits> {
         n_max: defaults.n_max.min(most),
         waiting_max: waiting?,
         context_tokens_max: context?,
+        prefix_sharing: sharing?,
         ..defaults
     })
 }
@@ -256,7 +271,7 @@ mod tests {
     fn everything_that_is_wrong_is_told_at_once() {
         let faults = read(
             "--http nowhere --admin 127.0.0.1 --allow-did did:key:nobody --authority HTTP://x \
-             --require-signed --allow-unsigned --model gpt-5 --sequences 0 --waiting many \
+             --require-signed --allow-unsigned --model gpt-5 --sequences 0 --waiting many --threads 0 --prefix-sharing some \
              --drain soon --log a=b=c",
         )
         .unwrap_err();
@@ -270,12 +285,14 @@ mod tests {
             "gpt-5",
             "--sequences",
             "--waiting",
+            "--threads",
+            "--prefix-sharing",
             "--drain",
             "--log",
         ] {
             assert!(text.contains(word), "{word} isn't in {text}");
         }
-        assert!(text.starts_with("10 settings are wrong:\n"), "{text}");
+        assert!(text.starts_with("12 settings are wrong:\n"), "{text}");
         assert_eq!(
             read("--http nowhere").unwrap_err().to_string(),
             "--http \"nowhere\": invalid socket address syntax"

@@ -22,6 +22,7 @@ use crate::ambient;
 use crate::engine::Submission;
 use crate::mailbox::{AnswerReader, AnswerWriter, mailbox};
 use crate::notary::Stated;
+use crate::prefixes::Scope;
 use crate::prepare::{PrepareError, Prepared, Preparer, SeedSource};
 use crate::problem::{self, Problem};
 use crate::reply::{self, Form};
@@ -120,6 +121,8 @@ async fn complete(
     let (writer, reader) = mailbox(unread, job.inbox.waker());
     let listed = job.open.list(admitted.id.clone(), reader.canceller());
     let body_sha256 = admitted.body_sha256;
+    let client = admitted.client.as_ref().map(|client| &client.did);
+    let scope = process.config.limits.prefix_sharing.scope(client);
     let seed = admitted.client.map(|client| SeedSource {
         nonce: client.nonce,
         body_sha256,
@@ -147,7 +150,7 @@ async fn complete(
     let model = Arc::clone(&job.preparer.model);
     let form = Form::new(admitted.id, began.from_ms.as_secs(), &prepared, model);
     let streamed = prepared.ask.stream;
-    job.submit(prepared, statement, writer, began)?;
+    job.submit(prepared, statement, scope, writer, began)?;
     reply(form, streamed, reader, (permit, listed)).await
 }
 
@@ -257,6 +260,7 @@ impl Job {
         &self,
         prepared: Prepared,
         statement: Statement,
+        scope: Option<Scope>,
         answer: AnswerWriter,
         began: Began,
     ) -> Result<(), Problem> {
@@ -265,6 +269,7 @@ impl Job {
             prompt: prepared.prompt,
             sampling: prepared.sampling,
             logprobs: prepared.ask.logprobs,
+            scope,
             answer,
             began: began.at,
         };

@@ -9,6 +9,7 @@ use protocol::sampling::Sampling;
 use crate::mailbox::{AnswerWriter, Cut, Delta, End, ReaderState, Usage};
 use crate::metrics::Metrics;
 use crate::notary::Notary;
+use crate::prefixes::Scope;
 
 use super::draw::Draw;
 use super::sequence::Sequence;
@@ -21,6 +22,8 @@ pub(crate) struct Submission {
     pub sampling: Sampling,
     /// How many of the most likely tokens to name beside each drawn one, if any.
     pub logprobs: Option<u8>,
+    /// With whom it shares prefixes.
+    pub scope: Option<Scope>,
     pub answer: AnswerWriter,
     /// When the job began to read the request.
     pub began: Instant,
@@ -39,6 +42,8 @@ pub(super) struct Request {
     choices: u8,
     usage: Usage,
     began: Instant,
+    /// It has been in the batch.
+    admitted: bool,
     first_token: Option<Instant>,
     parked_since: Option<Instant>,
 }
@@ -59,6 +64,7 @@ impl Request {
                 ..Usage::default()
             },
             began: submission.began,
+            admitted: false,
             first_token: None,
             parked_since: None,
         }
@@ -93,6 +99,18 @@ impl Request {
             choices: sequence.choices(),
             traces: &self.traces,
         }
+    }
+
+    /// It entered the batch, with so many tokens of its prompt computed before. (What it
+    /// finds when it comes back after a preemption was its own work.)
+    pub(super) fn began_with(&mut self, cached: usize, metrics: &Metrics) {
+        if std::mem::replace(&mut self.admitted, true) {
+            return;
+        }
+        self.usage.cached = u32::try_from(cached).expect("a prompt fits its context");
+        let queried = u64::from(self.usage.prompt);
+        metrics.prefix_cache_queries_total.inc_by(queried);
+        metrics.prefix_cache_hits_total.inc_by(cached as u64);
     }
 
     /// A choice's trace, with the token that was drawn last.

@@ -10,6 +10,7 @@ use protocol::receipt::Finish;
 use protocol::sampling::Sampling;
 
 use crate::mailbox::{Delta, TokenLogprob};
+use crate::prefixes::{BlockKey, BlockKeys};
 use crate::scheduler::{SequenceId, SequenceView};
 
 /// A sequence. `C` is the model's KV cache.
@@ -20,6 +21,10 @@ pub(super) struct Sequence<C> {
     prompt: usize,
     /// None: it waits, and holds nothing.
     pub cache: Option<C>,
+    /// Names its full blocks.
+    pub keys: BlockKeys,
+    /// Of its full blocks, which are those kept under their keys.
+    pub kept: Vec<bool>,
     cached: usize,
     decoding: bool,
     copies: u8,
@@ -33,12 +38,20 @@ pub(super) struct Sequence<C> {
 
 impl<C> Sequence<C> {
     /// The first choice of a request; the others come from [`Sequence::fork`].
-    pub(super) fn new(arrival: u64, prompt: &[u32], sampling: &Sampling) -> Self {
+    pub(super) fn new(
+        arrival: u64,
+        prompt: &[u32],
+        sampling: &Sampling,
+        mut keys: BlockKeys,
+    ) -> Self {
+        keys.of(prompt);
         Self {
             id: SequenceId { arrival, choice: 0 },
             tokens: prompt.to_vec(),
             prompt: prompt.len(),
             cache: None,
+            keys,
+            kept: Vec::new(),
             cached: 0,
             decoding: false,
             copies: sampling.n,
@@ -49,7 +62,7 @@ impl<C> Sequence<C> {
         }
     }
 
-    pub(super) fn view(&self, parked: bool) -> SequenceView {
+    pub(super) fn view(&self, parked: bool, tail_shared: bool) -> SequenceView {
         let count = |tokens: usize| u32::try_from(tokens).expect("a sequence fits its context");
         SequenceView {
             id: self.id,
@@ -59,7 +72,21 @@ impl<C> Sequence<C> {
             copies: u32::from(self.copies),
             parked,
             last_step: self.last_step,
+            tail_shared,
         }
+    }
+
+    /// Names the blocks of its beginning that needn't be computed if they are known:
+    /// at least one token is left, for the row that the next one is drawn from.
+    pub(super) fn prefix_keys(&self, block_tokens: usize) -> &[BlockKey] {
+        let keys = self.keys.known();
+        &keys[..keys.len().min((self.tokens.len() - 1) / block_tokens)]
+    }
+
+    /// Takes a cache in which so many of its tokens are.
+    pub(super) fn begin(&mut self, cache: C, cached: usize) {
+        self.cache = Some(cache);
+        self.cached = cached;
     }
 
     /// What the model reads next, at most so many tokens.
@@ -96,6 +123,8 @@ impl<C> Sequence<C> {
                 id: SequenceId { choice, ..self.id },
                 tokens: self.tokens.clone(),
                 cache: self.cache.as_ref().map(&copy),
+                keys: self.keys.clone(),
+                kept: self.kept.clone(),
                 text: OutputText::new(&sampling.stop),
                 logprobs: VecDeque::new(),
                 copies: 1,

@@ -8,11 +8,12 @@ use protocol::Digest;
 use protocol::receipt::{Finish, Receipt};
 use protocol::sampling::{Sampling, Seed, SeedBy};
 
-use self::alphabet::{Alphabet, BREAKS, END, PANICS};
+use self::alphabet::{Alphabet, BLOCK_TOKENS, BREAKS, END, PANICS};
 use super::*;
 use crate::fixtures;
 use crate::inbox::{self, Sender};
 use crate::mailbox::{AnswerReader, End, mailbox};
+use crate::prefixes::PrefixSharing;
 
 /// An engine that moves only when told to.
 struct Bench {
@@ -21,6 +22,9 @@ struct Bench {
     notary: Arc<Notary>,
     metrics: Arc<Metrics>,
     requests: u8,
+    sharing: PrefixSharing,
+    /// Who asks.
+    client: Option<protocol::Did>,
 }
 
 /// What a reader got.
@@ -110,17 +114,20 @@ impl Bench {
             scheduler: SchedulerConfig {
                 sequences_max: non_zero(4),
                 prefill_tokens_per_step: non_zero(prefill),
-                kv_tokens_max: non_zero(kv),
+                block_tokens: non_zero(BLOCK_TOKENS as u32),
+                blocks_max: non_zero(kv.div_ceil(BLOCK_TOKENS as u32)),
             },
             stall: Duration::from_secs(3600),
         };
-        let model = Arc::new(Alphabet::new());
+        let model = Arc::new(Alphabet::new(pace.scheduler.blocks_max.get() as usize));
         Self {
             engine: Engine::new(model, Arc::clone(&notary), Arc::clone(&metrics), pace, mail),
             inbox,
             notary,
             metrics,
             requests: 0,
+            sharing: PrefixSharing::Off,
+            client: None,
         }
     }
 
@@ -148,6 +155,7 @@ impl Bench {
             prompt,
             sampling,
             logprobs: Some(1),
+            scope: self.sharing.scope(self.client.as_ref()),
             answer,
             began: Instant::now(),
         };
@@ -164,6 +172,24 @@ impl Bench {
             }
         }
         most
+    }
+
+    /// Who asks from now on, and shares prefixes with itself.
+    fn client(&mut self, seed: u8) {
+        self.sharing = PrefixSharing::Client;
+        self.client = Some(protocol::SigningKey::from_seed([seed; 32]).did());
+    }
+
+    /// KV blocks that neither a sequence nor the prefix cache holds.
+    fn free(&self) -> usize {
+        self.engine.model.kv_free()
+    }
+
+    /// The answer to one prompt, from beginning to end.
+    fn answer(&mut self, prompt: &str) -> Read {
+        let reader = self.ask(prompt, |_| {});
+        self.turns(100);
+        Read::of(&reader, 1)
     }
 }
 
@@ -202,6 +228,11 @@ fn check(prompt: &str, change: impl FnOnce(&mut Sampling), expected: &str) {
     bench.turns(500);
     assert_eq!(Read::of(&reader, n.n.into()).shown(), expected);
     assert!(bench.engine.requests.is_empty() && bench.engine.sequences.is_empty());
+    assert_eq!(
+        bench.free(),
+        bench.engine.model.kv_blocks(),
+        "all came back"
+    );
 }
 
 #[test]
@@ -316,7 +347,7 @@ fn logprobs_come_with_the_text_that_they_are_about() {
 
 #[test]
 fn requests_run_together_as_they_run_alone() {
-    for (prefill, kv) in [(16, 1000), (1, 1000), (3, 60)] {
+    for (prefill, kv) in [(16, 1000), (1, 1000), (3, 68)] {
         let mut bench = Bench::with(prefill, kv);
         let prompts = [
             "long prompt, much longer than one step k",
@@ -343,7 +374,7 @@ fn requests_run_together_as_they_run_alone() {
             "{prefill} {kv}"
         );
         let preempted = bench.metrics.num_preemptions_total.get();
-        assert_eq!(preempted > 0, kv == 60, "{preempted} preemptions");
+        assert_eq!(preempted > 0, kv == 68, "{preempted} preemptions");
     }
 }
 
@@ -452,4 +483,138 @@ fn the_end_of_a_drain_cuts_what_runs_and_what_comes() {
     assert_eq!(Read::of(&late, 1).shown(), "(deadline)");
     bench.inbox.close();
     assert!(!bench.engine.turn(None), "nothing is left to do");
+}
+
+#[test]
+fn a_prefix_is_computed_once_for_each_client_and_changes_nothing() {
+    let mut bench = Bench::new();
+    bench.client(1);
+    let cold = bench.answer("the same beginning, a");
+    let read = bench.engine.model.tokens_read();
+    let warm = bench.answer("the same beginning, a");
+    let computed = bench.engine.model.tokens_read() - read;
+    // 21 tokens of prompt, five full blocks, and the last of 26 drawn is never read.
+    assert_eq!(computed, 1 + 25);
+    let usage = |read: &Read| read.end.as_ref().unwrap().usage;
+    assert_eq!((usage(&cold).cached, usage(&warm).cached), (0, 20));
+    assert_eq!(usage(&warm).prompt, 21);
+    let (cold, warm) = (cold.receipt(), warm.receipt());
+    assert_eq!((&cold.output, cold.trace), (&warm.output, warm.trace));
+    assert_eq!(bench.metrics.prefix_cache_queries_total.get(), 42);
+    assert_eq!(bench.metrics.prefix_cache_hits_total.get(), 20);
+
+    bench.client(2);
+    let other = bench.answer("the same beginning, a");
+    assert_eq!(usage(&other).cached, 0, "it is another client's");
+    bench.client = None;
+    for _ in 0..2 {
+        let unsigned = bench.answer("the same beginning, a");
+        assert_eq!(usage(&unsigned).cached, 0, "nobody knows whose it is");
+    }
+    bench.sharing = PrefixSharing::All;
+    assert_eq!(usage(&bench.answer("the same beginning, a")).cached, 0);
+    bench.client(3);
+    bench.sharing = PrefixSharing::All;
+    assert_eq!(usage(&bench.answer("the same beginning, a")).cached, 20);
+}
+
+#[test]
+fn a_prefix_is_shared_while_it_is_in_use_and_its_last_token_computed() {
+    let mut bench = Bench::new();
+    bench.client(1);
+    let first = bench.ask("abcdefgh", |_| {});
+    bench.turns(2);
+    let before = bench.free();
+    let second = bench.ask("abcdefgh", |s| s.n = 2);
+    bench.turns(1);
+    // The first goes on in its third block; the second shares one of the two full ones
+    // and computes the other again, for the row to draw from.
+    assert_eq!(before - bench.free(), 1);
+    bench.turns(100);
+    let (first, second) = (Read::of(&first, 1), Read::of(&second, 2));
+    assert_eq!(second.end.as_ref().unwrap().usage.cached, 4);
+    assert_eq!(first.receipt().output[0], second.receipt().output[1]);
+    assert_eq!(second.receipt().trace, trace("abcdefgh", &second.tokens));
+}
+
+#[test]
+fn kept_prefixes_give_way_when_blocks_are_wanted() {
+    let mut bench = Bench::with(16, 80);
+    bench.client(1);
+    for letter in "klmnopqrst".chars() {
+        let prompt = format!("{letter} is the letter, {letter}");
+        let read = bench.answer(&prompt);
+        assert_eq!(read.receipt().trace, trace(&prompt, &read.tokens));
+    }
+    assert_eq!(bench.metrics.num_preemptions_total.get(), 0);
+    assert!(bench.free() < 3, "what isn't wanted is kept");
+    assert_eq!(
+        bench.metrics.kv_cache_usage_perc.get(),
+        0.0,
+        "by no sequence"
+    );
+    let warm = bench.answer("t is the letter, t");
+    assert_eq!(warm.end.unwrap().usage.cached, 16, "the latest is there");
+    let cold = bench.answer("k is the letter, k");
+    assert_eq!(cold.end.unwrap().usage.cached, 0, "the oldest isn't");
+}
+
+#[test]
+fn a_preempted_sequence_goes_on_from_what_is_kept() {
+    let mut bench = Bench::with(16, 88);
+    bench.client(1);
+    let prompts = [
+        "0123456789 a",
+        "9876543210 b",
+        "5678901234 c",
+        "3210987654 d",
+    ];
+    let readers = prompts.map(|prompt| bench.ask(prompt, |_| {}));
+    bench.turns(1000);
+    assert!(bench.metrics.num_preemptions_total.get() > 0);
+    for (prompt, reader) in prompts.iter().zip(&readers) {
+        let read = Read::of(reader, 1);
+        assert_eq!(read.receipt().output[0].finish, Finish::Stop);
+        assert_eq!(read.receipt().trace, trace(prompt, &read.tokens));
+        assert_eq!(read.end.unwrap().usage.cached, 0, "its own work");
+    }
+}
+
+#[test]
+fn a_gone_client_gets_at_most_two_more_tokens_and_its_blocks_are_free() {
+    for n in [1, 3] {
+        let mut bench = Bench::new();
+        let all = bench.free();
+        let reader = bench.ask("some prompt a", |s| s.n = n);
+        bench.turns(3);
+        let mut read = Read::of(&reader, n.into());
+        let seen = read.tokens[0].len();
+        assert!(bench.free() < all);
+        reader.canceller().cancel();
+        bench.turns(10);
+        read.more(&reader);
+        let receipt = read.receipt();
+        assert!(receipt.output[0].tokens as usize <= seen + 2);
+        assert_eq!(receipt.output[0].finish, Finish::Cancelled);
+        assert_eq!(bench.free(), all);
+        assert_eq!(bench.metrics.kv_cache_usage_perc.get(), 0.0);
+    }
+}
+
+#[test]
+fn a_step_without_blocks_costs_nobody_the_answer() {
+    let mut bench = Bench::new();
+    let readers = ["a", "b", "c"].map(|prompt| bench.ask(prompt, |_| {}));
+    bench.turns(2);
+    bench.engine.model.run_short(2);
+    bench.turns(300);
+    assert_eq!(bench.metrics.num_preemptions_total.get(), 2);
+    for (reader, letter) in readers.iter().zip("abc".chars()) {
+        let read = Read::of(reader, 1);
+        assert_eq!(read.receipt().output[0].finish, Finish::Stop);
+        assert_eq!(
+            read.receipt().trace,
+            trace(&letter.to_string(), &read.tokens)
+        );
+    }
 }

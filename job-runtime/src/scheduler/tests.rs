@@ -1,18 +1,21 @@
 //! Who runs, who waits, who gives way.
 
-use std::collections::BTreeMap;
-
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
 
-/// Plans one step with 4 sequences, 8 prompt tokens, 100 KV tokens. A view reads like
-/// `a: decode 40 | b: prompt 3+20 x2 | c: wait 9 | d: decode 12 parked last=7`,
-/// in order of arrival.
+/// Plans one step with 4 sequences, 8 prompt tokens, 25 KV blocks of 4 tokens. A view reads like
+/// `a: decode 40 | b: prompt 3+20 x2 | c: wait 9 hit=2 | d: decode 12 parked last=7 fork`,
+/// in order of arrival. `hit`: blocks of its beginning that are cached, and idle.
 fn check(views: &str, expect: Expect) {
-    let scheduler = Scheduler::new(config(4, 8, 100));
-    let step = scheduler.plan(&views.split('|').enumerate().map(parse).collect::<Vec<_>>());
+    let scheduler = Scheduler::new(config(4, 8, 25));
+    let (views, hits): (Vec<_>, Vec<_>) = views.split('|').enumerate().map(parse).unzip();
+    let blocks = Simple {
+        views: &views,
+        hits,
+    };
+    let step = scheduler.plan(&views, &blocks);
     let name = |id: SequenceId| char::from(b'a' + u8::try_from(id.arrival).unwrap());
     let runs: Vec<_> = step
         .run
@@ -29,15 +32,39 @@ fn check(views: &str, expect: Expect) {
     expect.assert_eq(&text);
 }
 
-fn config(sequences: u32, prefill: u32, kv: u32) -> SchedulerConfig {
+fn config(sequences: u32, prefill: u32, blocks: u32) -> SchedulerConfig {
     SchedulerConfig {
         sequences_max: NonZeroU32::new(sequences).unwrap(),
         prefill_tokens_per_step: NonZeroU32::new(prefill).unwrap(),
-        kv_tokens_max: NonZeroU32::new(kv).unwrap(),
+        block_tokens: NonZeroU32::new(4).unwrap(),
+        blocks_max: NonZeroU32::new(blocks).unwrap(),
     }
 }
 
-fn parse((arrival, text): (usize, &str)) -> SequenceView {
+/// Nothing is shared; what is cached beside that is idle.
+struct Simple<'a> {
+    views: &'a [SequenceView],
+    hits: Vec<u32>,
+}
+
+impl Blocks for Simple<'_> {
+    fn free(&self) -> u32 {
+        let held: u32 = self.views.iter().map(|view| self.own(view.id)).sum();
+        25 - held
+    }
+
+    fn own(&self, id: SequenceId) -> u32 {
+        self.views[id.arrival as usize].cached.div_ceil(4)
+    }
+
+    fn prefix(&self, id: SequenceId) -> Prefix {
+        let blocks = self.hits[id.arrival as usize];
+        let idle = blocks;
+        Prefix { blocks, idle }
+    }
+}
+
+fn parse((arrival, text): (usize, &str)) -> (SequenceView, u32) {
     let mut words = text.split_once(':').unwrap().1.split_whitespace();
     let (kind, count) = (words.next().unwrap(), words.next().unwrap());
     let (cached, pending) = match (kind, count.split_once('+')) {
@@ -57,15 +84,19 @@ fn parse((arrival, text): (usize, &str)) -> SequenceView {
         copies: 1,
         parked: false,
         last_step: 0,
+        tail_shared: false,
     };
+    let mut hit = 0;
     for word in words {
-        match word.split_at(1) {
-            ("x", copies) => view.copies = copies.parse().unwrap(),
-            ("l", last) => view.last_step = last.trim_start_matches("ast=").parse().unwrap(),
-            _ => view.parked = word == "parked",
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("hit", blocks) => hit = blocks.parse().unwrap(),
+            ("last", step) => view.last_step = step.parse().unwrap(),
+            ("parked", _) => view.parked = true,
+            ("fork", _) => view.tail_shared = true,
+            (copies, _) => view.copies = copies.trim_start_matches('x').parse().unwrap(),
         }
     }
-    view
+    (view, hit)
 }
 
 #[test]
@@ -117,13 +148,25 @@ fn nobody_overtakes_a_large_request() {
 fn choices_count_before_they_exist() {
     check("a: wait 3 x4 | b: wait 3", expect!["run a 3"]);
     check("a: decode 9 | b: wait 3 x4", expect!["run a 1"]);
-    check("a: wait 30 x4 | b: wait 3", expect!["wait"]);
+    // They share the prompt: one block more for each.
+    check("a: wait 90 x3", expect!["run a 8"]);
+    // Alone it is let in, even if its choices have to take turns.
+    check("a: wait 98 x4 | b: wait 3", expect!["run a 8"]);
 }
 
 #[test]
-fn the_youngest_gives_way_when_memory_runs_out() {
+fn the_youngest_gives_way_when_blocks_run_out() {
     check(
-        "a: decode 50 | b: decode 30 | c: decode 20",
+        "a: decode 48 | b: decode 32 | c: decode 20",
+        expect!["run a 1, b 1; preempt c"],
+    );
+    check(
+        "a: decode 47 | b: decode 31 | c: decode 19",
+        expect!["run a 1, b 1, c 1"],
+    );
+    // The copy of a shared block counts, too.
+    check(
+        "a: decode 47 | b: decode 31 fork | c: decode 19",
         expect!["run a 1, b 1; preempt c"],
     );
 }
@@ -131,7 +174,7 @@ fn the_youngest_gives_way_when_memory_runs_out() {
 #[test]
 fn a_slow_reader_gives_way_first() {
     check(
-        "a: decode 50 parked | b: decode 30 | c: decode 20",
+        "a: decode 48 parked | b: decode 32 | c: decode 20",
         expect!["run b 1, c 1; preempt a"],
     );
     check(
@@ -144,88 +187,11 @@ fn a_slow_reader_gives_way_first() {
     );
 }
 
-/// A request in the simulation below.
-#[derive(Debug, Clone)]
-struct Job {
-    arrives: u64,
-    prompt: u32,
-    output: u32,
+#[test]
+fn a_cached_prefix_is_not_computed_and_takes_no_new_blocks() {
+    check("a: wait 30 hit=6", expect!["run a 6"]);
+    check("a: decode 12 | b: wait 60 hit=14", expect!["run a 1, b 4"]);
+    check("a: decode 60 | b: wait 40 hit=9", expect!["run a 1"]);
 }
 
-prop_compose! {
-    fn job()(arrives in 0u64..40, prompt in 1u32..60, output in 1u32..40) -> Job {
-        Job { arrives, prompt, output }
-    }
-}
-
-/// Runs the jobs to their end; returns the steps that it took.
-fn simulate(config: SchedulerConfig, jobs: &[Job]) -> Result<u64, TestCaseError> {
-    let scheduler = Scheduler::new(config);
-    let mut alive: BTreeMap<SequenceId, (SequenceView, u32)> = BTreeMap::new();
-    let (mut done, mut step) = (0, 0);
-    while done < jobs.len() {
-        for (at, job) in jobs
-            .iter()
-            .enumerate()
-            .filter(|(_, job)| job.arrives == step)
-        {
-            let id = SequenceId {
-                arrival: (step << 32) + at as u64,
-                choice: 0,
-            };
-            let mut view = parse((0, "a: wait 1"));
-            (view.id, view.pending) = (id, job.prompt);
-            alive.insert(id, (view, job.output));
-        }
-        step += 1;
-        let views: Vec<_> = alive.values().map(|(view, _)| *view).collect();
-        let plan = scheduler.plan(&views);
-        prop_assert!(views.is_empty() || !plan.run.is_empty(), "nothing runs");
-        for id in &plan.preempt {
-            let view = &mut alive.get_mut(id).unwrap().0;
-            view.pending += view.cached;
-            (view.cached, view.decoding) = (0, false);
-        }
-        let (mut decodes, mut prompts) = (0, 0);
-        for run in &plan.run {
-            prop_assert!(!plan.preempt.contains(&run.id), "preempted and run");
-            let (view, left) = alive.get_mut(&run.id).unwrap();
-            prop_assert!((1..=view.pending).contains(&run.tokens));
-            match view.decoding {
-                true => decodes += 1,
-                false => prompts += run.tokens,
-            }
-            view.cached += run.tokens;
-            view.pending -= run.tokens;
-            view.last_step = step;
-            if view.pending == 0 {
-                (view.decoding, view.pending, *left) = (true, 1, *left - 1);
-                if *left == 0 {
-                    alive.remove(&run.id);
-                    done += 1;
-                }
-            }
-        }
-        prop_assert!(decodes <= config.sequences_max.get());
-        prop_assert!(plan.run.len() <= config.sequences_max.get() as usize);
-        prop_assert!(prompts <= config.prefill_tokens_per_step.get());
-        let held: u32 = alive.values().map(|(view, _)| view.cached).sum();
-        prop_assert!(held <= config.kv_tokens_max.get(), "{held} KV tokens");
-    }
-    Ok(step)
-}
-
-proptest! {
-    #[test]
-    fn nobody_waits_for_ever(
-        jobs in proptest::collection::vec(job(), 1..30),
-        sequences in 1u32..6,
-        prefill in 1u32..20,
-        kv in 100u32..300,
-    ) {
-        let steps = simulate(config(sequences, prefill, kv), &jobs)?;
-        // One after another, each token alone, twice over for what preemption repeats.
-        let alone: u64 = jobs.iter().map(|job| u64::from(job.prompt + job.output)).sum();
-        prop_assert!(steps <= 41 + 2 * alone, "{steps} steps for {alone} tokens");
-    }
-}
+mod simulation;

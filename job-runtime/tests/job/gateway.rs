@@ -61,6 +61,8 @@ impl Gateway {
             allow_unsigned: true,
             authorities: vec![AUTHORITY.to_owned()],
             limits,
+            threads: None,
+            level: None,
         };
         let drain = Drain::new();
         let job = config.job.clone();

@@ -82,12 +82,54 @@ async fn an_answer_and_its_receipt() {
     assert_eq!(usage["choices"], json!([]));
     assert_eq!(usage["usage"]["prompt_tokens"], prompt.len());
     assert_eq!(usage["usage"]["completion_tokens"], 8);
-    assert_eq!(usage["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    // The whole answer was to the same prompt.
+    let cached = (prompt.len() - 1) / 32 * 32;
+    assert_eq!(
+        usage["usage"]["prompt_tokens_details"]["cached_tokens"],
+        cached
+    );
     assert!(
         chunks[..chunks.len() - 2]
             .iter()
             .all(|chunk| chunk["receipt"].is_null())
     );
+}
+
+#[tokio::test]
+async fn a_cached_prefix_changes_no_bit_and_is_shared_with_nobody() {
+    let gateway = Gateway::start(EngineLimits::default()).await;
+    let text = "Count the words of this sentence, then say how many of them begin with a vowel.";
+    let ask = with(
+        chat(text),
+        json!({ "temperature": 1, "seed": 3, "max_tokens": 40 }),
+    );
+    let body = ask.to_string().into_bytes();
+    let cached = |answer: &Answer| {
+        let details = answer.body["usage"]["prompt_tokens_details"].clone();
+        details["cached_tokens"].as_u64().unwrap()
+    };
+    let cold = gateway.complete(ask.clone()).await;
+    let warm = gateway.complete(ask.clone()).await;
+    assert_eq!((cached(&cold), cached(&warm)), (0, 32));
+    let path = "/v1/chat/completions";
+    let unsigned = || gateway.deliver(gateway.admitted(path, &body, None));
+    let (other, again) = (unsigned().await, unsigned().await);
+    assert_eq!(
+        (cached(&other), cached(&again)),
+        (0, 0),
+        "nobody knows whose it is"
+    );
+    let cold = cold.receipt(&gateway);
+    assert!(cold.trace.is_some());
+    for answer in [warm, other, again] {
+        let receipt = answer.receipt(&gateway);
+        assert_eq!(receipt.output, cold.output);
+        assert_eq!(receipt.trace, cold.trace);
+    }
+    assert_eq!(gateway.metric("prefix_cache_hits_total").await, 32.0);
+    while gateway.metric("kv_cache_usage_perc").await > 0.0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -304,6 +346,9 @@ async fn a_cancelled_stream_ends_with_its_receipt() {
     let cut = answer.signed_receipt().unverified().seq;
     assert!(next.seq > cut);
     while gateway.finished("cancelled").await < 3.0 {
+        tokio::task::yield_now().await;
+    }
+    while gateway.metric("kv_cache_usage_perc").await > 0.0 {
         tokio::task::yield_now().await;
     }
 }

@@ -13,6 +13,15 @@ pub enum Level {
 }
 
 impl Level {
+    /// The name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
     /// The fastest level that this CPU has.
     pub fn detect() -> Self {
         Self::available().last().copied().unwrap_or(Self::Portable)
