@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "runtime")]
+mod bench;
 mod chat;
 mod data_dir;
 #[cfg(feature = "runtime")]
@@ -67,6 +69,10 @@ enum Command {
     #[cfg(feature = "runtime")]
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Compare bits, and measure speed
+    #[cfg(feature = "runtime")]
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 fn main() -> ExitCode {
@@ -90,6 +96,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Receipt(command)) => receipt::run(&command, &cli.data),
         #[cfg(feature = "runtime")]
         Some(Command::Model(command)) => model::run(&command, &cli.data),
+        #[cfg(feature = "runtime")]
+        Some(Command::Bench(command)) => bench::run(command, &cli.data),
         #[cfg(not(feature = "runtime"))]
         None => anyhow::bail!("say what to do: `countersign --help` lists it"),
     }

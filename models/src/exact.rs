@@ -29,6 +29,7 @@ mod memory;
 mod model;
 mod packed;
 mod pass;
+pub mod peak;
 #[cfg(test)]
 mod random;
 mod reference;
@@ -42,7 +43,7 @@ mod weights;
 pub use architecture::{Config, ConfigError, Gate, LayerKind, Pairing, Rope};
 pub use kv::{KvBlock, KvCache, KvPool, KvShape, OutOfBlocks, POSITIONS};
 pub use level::Level;
-pub use model::{Chunk, ExactModel, ForwardError, Options, Output, Scored, Want};
+pub use model::{Chunk, ExactModel, ForwardError, Options, Output, Scored, Size, Want};
 pub use reference::Reference;
 pub use trace::Trace;
 pub use weights::LoadError;

@@ -15,9 +15,10 @@ use candle_core::quantized::gguf_file::Content;
 use super::architecture::Config;
 use super::kv::{KvCache, KvPool, KvShape, OutOfBlocks};
 use super::level::Level;
+use super::packed::Packed;
 use super::pass::{Row, Take, Workspace};
 use super::team::Team;
-use super::weights::{self, LoadError, Weights};
+use super::weights::{self, Layer, LoadError, Weights};
 
 /// Which of a chunk's rows the caller wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,17 @@ pub struct ExactModel {
 struct Bench {
     team: Team,
     workspace: Workspace,
+}
+
+/// How much there is to read and to multiply, for benchmarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Weights of the layers: each is multiplied once for every row.
+    pub layer_weights: usize,
+    /// Weights of the output head: for every row whose logits are wanted.
+    pub head_weights: usize,
+    /// Bytes of both as they lie in memory: what a step of one row reads.
+    pub bytes: usize,
 }
 
 /// Some tokens to append to one sequence.
@@ -177,6 +189,24 @@ impl ExactModel {
     /// Tokens in the vocabulary.
     pub fn vocab(&self) -> usize {
         self.weights.head().outputs()
+    }
+
+    /// How much a row reads and multiplies.
+    pub fn size(&self) -> Size {
+        let layers = self.weights.layers.iter().flat_map(|layer| {
+            let Layer {
+                query, key, value, ..
+            } = layer;
+            let Layer { gate, up, down, .. } = layer;
+            [query, key, value, &layer.attention_output, gate, up, down]
+        });
+        let weights = |matrix: &Packed| matrix.outputs() * matrix.inputs();
+        let head = &self.weights.head;
+        Size {
+            layer_weights: layers.clone().map(weights).sum(),
+            head_weights: weights(head),
+            bytes: layers.map(Packed::bytes).sum::<usize>() + head.bytes(),
+        }
     }
 
     /// Threads that compute.

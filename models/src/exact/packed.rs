@@ -133,6 +133,11 @@ impl Packed {
         self.format
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.range.len()
+    }
+
     /// Rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.outputs
