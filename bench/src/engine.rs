@@ -120,10 +120,16 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     report.add(own(options, &models[0].2)?);
     drop(models);
     report.add(probe::table(options)?);
+    // What was measured until then is shown even if a server fails.
+    let mut outcome = Ok(());
     if options.http {
-        report.add(http::table(options, llama.as_ref())?);
+        match http::table(options, llama.as_ref()) {
+            Ok(table) => report.add(table),
+            Err(error) => outcome = Err(error.context("measuring through HTTP")),
+        }
     }
-    report.publish(options.json.as_deref())
+    report.publish(options.json.as_deref())?;
+    outcome
 }
 
 /// Prefill and decode of one file, ours and theirs in turn.

@@ -138,9 +138,12 @@ impl Server {
 
     /// Resident bytes of the engine that our gateway started.
     pub fn engine_memory(&self) -> Option<u64> {
-        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
-        let text = std::fs::read_to_string(children).ok()?;
-        let engine: u32 = text.split_whitespace().next()?.parse().ok()?;
+        // The engine is a child of whichever thread started it.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let engine: u32 = threads.flatten().find_map(|thread| {
+            let text = std::fs::read_to_string(thread.path().join("children")).ok()?;
+            text.split_whitespace().next()?.parse().ok()
+        })?;
         let status = std::fs::read_to_string(format!("/proc/{engine}/status")).ok()?;
         let line = status
             .lines()

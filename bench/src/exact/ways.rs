@@ -9,8 +9,9 @@ use super::neighbours::{Events, side_by_side};
 pub enum Way {
     /// Each window alone, in chunks of so many tokens.
     Chunks(usize),
-    /// So many windows at a time, in chunks of all sizes, each step in another order.
-    Among(usize),
+    /// So many windows at a time, in chunks of all sizes, each step in another
+    /// order; only so many tokens of each window.
+    Among(usize, usize),
     /// From blocks of keys and values that an earlier sequence left.
     Prefix,
     /// Beside sequences that end early, whose blocks others take over.
@@ -36,7 +37,11 @@ impl Way {
                 Ok(())
             }
             Self::Prefix => prefixes(model, windows, seen),
-            Self::Among(count) => side_by_side(model, windows, *count, Events::None, seen),
+            Self::Among(count, longest) => {
+                let cut = |tokens: &Vec<u32>| tokens[..usize::min(tokens.len(), *longest)].to_vec();
+                let windows: Vec<_> = windows.iter().map(cut).collect();
+                side_by_side(model, &windows, *count, Events::None, seen)
+            }
             Self::Cancelled => side_by_side(model, windows, 6, Events::Cancel, seen),
             Self::Preempted => side_by_side(model, windows, 6, Events::Preempt, seen),
         }

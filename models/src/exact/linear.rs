@@ -95,25 +95,32 @@ fn multiply_quantised(
         let tiles = &mut tiles[..usize::min(TILES, blocks - first)];
         for (i, tile) in tiles.iter_mut().enumerate() {
             *tile = Tile::of(format, group, first + i);
-        }
-        for (row, sums) in rows.clone().zip(sums.iter_mut()) {
-            add_blocks(format, tiles, &x.quantised(row)[first..], sums);
+            let integers = std::array::from_fn(|lane| tile.integers(lane).map(|n| n as i16));
+            for (row, sums) in rows.clone().zip(sums.iter_mut()) {
+                add_block(format, tile, &integers, &x.quantised(row)[first + i], sums);
+            }
         }
     }
 }
 
-/// Adds the tiles' contributions for one row, as spec 4.3 says.
-fn add_blocks(format: Format, tiles: &[Tile], x: &[QuantisedBlock], sums: &mut [f32; LANES]) {
-    for (tile, x) in tiles.iter().zip(x) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            let mut dot = 0;
-            for (i, n) in tile.integers(lane).into_iter().enumerate() {
-                dot += n * (i32::from(x.codes[i]) - i32::from(x.zero));
-            }
-            *sum = (dot as f32).mul_add(tile.d[lane] * x.d, *sum);
-            if has_min(format) {
-                *sum = tile.min[lane].mul_add(x.t, *sum);
-            }
+/// Adds a tile's contribution for one row, as spec 4.3 says. The tile's
+/// integers fit 16 bits: the largest are Q6_K's, 128 · 32.
+fn add_block(
+    format: Format,
+    tile: &Tile,
+    integers: &[[i16; BLOCK]; LANES],
+    x: &QuantisedBlock,
+    sums: &mut [f32; LANES],
+) {
+    let x_integers = x.codes.map(|code| i16::from(code) - x.zero);
+    for (lane, sum) in sums.iter_mut().enumerate() {
+        let products = integers[lane].iter().zip(&x_integers);
+        let products = products.map(|(n, x)| i32::from(*n) * i32::from(*x));
+        // Far from overflow; checked sums aren't vectorised.
+        let dot = products.fold(0, i32::wrapping_add);
+        *sum = (dot as f32).mul_add(tile.d[lane] * x.d, *sum);
+        if has_min(format) {
+            *sum = tile.min[lane].mul_add(x.t, *sum);
         }
     }
 }

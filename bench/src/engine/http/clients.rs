@@ -124,8 +124,14 @@ impl Theirs {
     pub fn new(address: SocketAddr) -> anyhow::Result<Self> {
         let authority = address.to_string();
         let parsed = authority.parse().context("the server's address")?;
+        // llama-server says keep-alive and closes after a stream: a request on
+        // a kept connection would be lost.
+        let limits = ConnectLimits {
+            idle_max: 0,
+            ..ConnectLimits::default()
+        };
         Ok(Self {
-            connector: Connector::tcp(parsed, Http::H1, ConnectLimits::default()),
+            connector: Connector::tcp(parsed, Http::H1, limits),
             authority,
         })
     }
