@@ -162,7 +162,10 @@ pub fn answers(
         next = drawn;
     }
     let seconds = start.elapsed().as_secs_f64();
-    std::hint::black_box((&traces, hashers.into_iter().map(Hasher::finish).last()));
+    for hasher in hashers {
+        std::hint::black_box(hasher.finish());
+    }
+    std::hint::black_box(&traces);
     Ok((count * steps) as f64 / seconds)
 }
 

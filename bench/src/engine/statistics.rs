@@ -70,7 +70,9 @@ mod tests {
     fn medians_and_quantiles_are_samples() {
         let mut samples = Samples::default();
         assert!(samples.is_empty() && samples.median().is_nan());
-        [5.0, 1.0, 4.0, 2.0, 3.0].map(|x| samples.add(x));
+        for sample in [5.0, 1.0, 4.0, 2.0, 3.0] {
+            samples.add(sample);
+        }
         assert_eq!(samples.median(), 3.0);
         assert_eq!(samples.best(), 5.0);
         assert_eq!(samples.quantile(0.99), 5.0);
