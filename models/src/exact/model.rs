@@ -18,7 +18,7 @@ use super::level::Level;
 use super::packed::Packed;
 use super::pass::{Row, Take, Workspace};
 use super::team::Team;
-use super::weights::{self, Layer, LoadError, Weights};
+use super::weights::{self, LoadError, Weights};
 
 /// Which of a chunk's rows the caller wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,19 +193,17 @@ impl ExactModel {
 
     /// How much a row reads and multiplies.
     pub fn size(&self) -> Size {
-        let layers = self.weights.layers.iter().flat_map(|layer| {
-            let Layer {
-                query, key, value, ..
-            } = layer;
-            let Layer { gate, up, down, .. } = layer;
-            [query, key, value, &layer.attention_output, gate, up, down]
-        });
         let weights = |matrix: &Packed| matrix.outputs() * matrix.inputs();
-        let head = &self.weights.head;
+        let unused = self.weights.head.as_ref().map(|_| &self.weights.embedding);
+        let streamed = |count: &dyn Fn(&Packed) -> usize| {
+            let all: usize = self.weights.matrices().map(count).sum();
+            all - unused.map_or(0, count)
+        };
+        let head_weights = weights(self.weights.head());
         Size {
-            layer_weights: layers.clone().map(weights).sum(),
-            head_weights: weights(head),
-            bytes: layers.map(Packed::bytes).sum::<usize>() + head.bytes(),
+            layer_weights: streamed(&weights) - head_weights,
+            head_weights,
+            bytes: streamed(&Packed::bytes),
         }
     }
 
