@@ -7,12 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use client::check::{ExpectedModel, Proof};
+use client::keyfile;
 use client::known::{FirstUse, KnownGateways};
-use client::save::{About, SavedAnswer, SavedSignature};
-use client::{
-    Accepted, BaseUrl, ChatAsk, Client, Http, Received, Rejection, ReplyLimits, Sent, Trust,
-};
-use client::{keyfile, save};
+use client::save::SavedAnswer;
+use client::{Accepted, BaseUrl, ChatAsk, Client, Http, Received, ReplyLimits, Trust};
 use protocol::{Did, RequestId, SigningKey};
 
 use crate::data_dir::DataDir;
@@ -110,7 +108,19 @@ async fn chat(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
     let verdict = trust.judge(&sent, &received, proof.as_ref().map_err(String::as_str));
     // Kept before it is told: a full disk must not look like a success.
     if let Some(folder) = &args.save {
-        saved(&client, &sent, &received, proof.ok(), &verdict, &trust).write(folder)?;
+        let gateway = match &verdict {
+            Ok(accepted) => Some(accepted.gateway),
+            Err(_) => trust.gateway(&sent.authority),
+        };
+        let came = (&sent, &received);
+        SavedAnswer::of(
+            client.url(),
+            came,
+            proof.ok(),
+            verdict.as_ref().err(),
+            gateway,
+        )
+        .write(folder)?;
     }
     match verdict {
         Ok(accepted) => {
@@ -235,52 +245,4 @@ fn verified(accepted: &Accepted) -> String {
 /// Words from elsewhere never make a second line.
 fn one_line(text: &str) -> String {
     harmless(&text.replace(['\n', '\t'], " "))
-}
-
-fn saved(
-    client: &Client,
-    sent: &Sent,
-    received: &Received,
-    proof: Option<Proof>,
-    verdict: &Result<Accepted, Rejection>,
-    trust: &Trust,
-) -> SavedAnswer {
-    let gateway = match verdict {
-        Ok(accepted) => Some(accepted.gateway),
-        Err(_) => trust.gateway(&sent.authority),
-    };
-    let rejection = verdict.as_ref().err();
-    let signature = sent.signature.as_ref();
-    SavedAnswer {
-        about: About {
-            v: save::VERSION,
-            url: client.url().to_string(),
-            sent_ms: sent.at.0,
-            received_ms: received.at.0,
-            status: received.status,
-            content_type: received.content_type.clone(),
-            gateway: gateway.map(|did| did.to_string()),
-            verified: verdict.is_ok(),
-            failed_check: rejection.map(|rejection| rejection.check.name().to_owned()),
-            reason: rejection.map(|rejection| rejection.sentence.clone()),
-        },
-        request: sent.body.clone(),
-        signature: SavedSignature {
-            method: sent.method.clone(),
-            authority: sent.authority.clone(),
-            path: sent.path.clone(),
-            query: None,
-            content_digest: signature.map(|headers| headers.content_digest.clone()),
-            signature_input: signature.map(|headers| headers.signature_input.clone()),
-            signature: signature.map(|headers| headers.signature.clone()),
-        },
-        response: received.body.clone(),
-        outputs: (received.answer.choices.iter())
-            .map(|choice| choice.text.clone())
-            .collect(),
-        // A stream that broke has none, but the gateway may keep one.
-        receipt: (received.answer.receipt.clone())
-            .or(proof.as_ref().map(|proof| proof.receipt.clone())),
-        chain: proof.map(|proof| proof.chain.0),
-    }
 }

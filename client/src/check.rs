@@ -6,6 +6,7 @@
 //! the first check that fails, in an order that names the cause rather than
 //! its consequences.
 
+pub mod audit;
 mod names;
 
 use protocol::api::{self, Ask, Prompt};
@@ -241,6 +242,15 @@ fn request_signature(claims: &Receipt) -> Result<(), Rejection> {
 
 /// That the receipt is about the answer that came.
 fn about_answer(sent: &Sent, answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
+    same_id(answer, claims)?;
+    texts_written(texts_of(answer), claims)?;
+    tokens(&sent.ask, answer, claims)?;
+    endings(claims)?;
+    same_finish(answer, claims)?;
+    same_usage(answer, claims)
+}
+
+fn same_id(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
     if answer.id.as_deref() != Some(claims.jti.as_str()) {
         return Err(Check::Id.fails(format!(
             "the receipt is for {}, the response is {}",
@@ -248,12 +258,14 @@ fn about_answer(sent: &Sent, answer: &Answer, claims: &Receipt) -> Result<(), Re
             answer.id.as_deref().unwrap_or("without an id")
         )));
     }
-    texts_written(
-        answer.choices.iter().map(|choice| choice.text.as_str()),
-        claims,
-    )?;
-    tokens(&sent.ask, answer, claims)?;
-    endings(claims)?;
+    Ok(())
+}
+
+fn texts_of(answer: &Answer) -> impl ExactSizeIterator<Item = &str> {
+    answer.choices.iter().map(|choice| choice.text.as_str())
+}
+
+fn same_finish(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
     for (number, (choice, output)) in answer.choices.iter().zip(&claims.output).enumerate() {
         let came = choice.finish.as_deref().unwrap_or("none");
         if output.finish.as_str() != came {
@@ -264,19 +276,24 @@ fn about_answer(sent: &Sent, answer: &Answer, claims: &Receipt) -> Result<(), Re
             )));
         }
     }
-    if let Some(usage) = answer.usage {
-        let written: u64 = claims
-            .output
-            .iter()
-            .map(|output| u64::from(output.tokens))
-            .sum();
-        let read = u64::from(claims.input.prompt_tokens);
-        if (usage.prompt_tokens, usage.completion_tokens) != (read, written) {
-            return Err(Check::Usage.fails(format!(
-                "the response counts {} and {} tokens, the receipt {read} and {written}",
-                usage.prompt_tokens, usage.completion_tokens
-            )));
-        }
+    Ok(())
+}
+
+fn same_usage(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
+    let Some(usage) = answer.usage else {
+        return Ok(());
+    };
+    let written: u64 = claims
+        .output
+        .iter()
+        .map(|output| u64::from(output.tokens))
+        .sum();
+    let read = u64::from(claims.input.prompt_tokens);
+    if (usage.prompt_tokens, usage.completion_tokens) != (read, written) {
+        return Err(Check::Usage.fails(format!(
+            "the response counts {} and {} tokens, the receipt {read} and {written}",
+            usage.prompt_tokens, usage.completion_tokens
+        )));
     }
     Ok(())
 }

@@ -23,6 +23,6 @@ pub use ask::ChatAsk;
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use check::{Check, Rejection};
 pub use client::{Client, ClientError};
-pub use reply::{Fault, Received, Reply, ReplyLimits, Sent};
+pub use reply::{Fault, Received, Reply, ReplyLimits, Sent, reread};
 pub use transport::Http;
 pub use trust::{Accepted, Trust};

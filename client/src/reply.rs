@@ -143,11 +143,7 @@ impl Reply {
     pub(crate) fn new(sent: Sent, response: Response<Body>, limits: ReplyLimits) -> Reply {
         let status = response.status().as_u16();
         let content_type = content_type(response.headers());
-        let streams = status == 200
-            && content_type
-                .as_deref()
-                .and_then(|value| value.split(';').next())
-                .is_some_and(|value| value.trim().eq_ignore_ascii_case(sse::CONTENT_TYPE));
+        let streams = is_stream(status, content_type.as_deref());
         Reply {
             assembly: Assembly::new(sent.ask.kind, usize::from(sent.ask.n)),
             sent,
@@ -259,6 +255,38 @@ impl Reply {
             Err(error) => Err(Fault::Malformed(error.to_string())),
         }
     }
+}
+
+/// Reads a response that was kept, from its bytes: what came, as far as it came.
+pub fn reread(
+    ask: &Ask,
+    status: u16,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> Result<Answer, Fault> {
+    let malformed = |error: &dyn fmt::Display| Fault::Malformed(error.to_string());
+    let mut assembly = Assembly::new(ask.kind, usize::from(ask.n));
+    if !is_stream(status, content_type) {
+        assembly
+            .body(status, body)
+            .map_err(|error| malformed(&error))?;
+        return Ok(assembly.into_answer());
+    }
+    let mut events = Vec::new();
+    let decoded = Decoder::new(ReplyLimits::default().bytes_max).push(body, &mut events);
+    for event in events {
+        assembly
+            .event(&event.data)
+            .map_err(|error| malformed(&error))?;
+    }
+    decoded.map_err(|error| malformed(&error))?;
+    Ok(assembly.into_answer())
+}
+
+fn is_stream(status: u16, content_type: Option<&str>) -> bool {
+    let essence = content_type.and_then(|value| value.split(';').next());
+    status == 200
+        && essence.is_some_and(|value| value.trim().eq_ignore_ascii_case(sse::CONTENT_TYPE))
 }
 
 fn content_type(headers: &HeaderMap) -> Option<String> {

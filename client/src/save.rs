@@ -10,7 +10,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use protocol::Did;
 use serde::{Deserialize, Serialize};
+
+use crate::base_url::BaseUrl;
+use crate::check::{Proof, Rejection};
+use crate::reply::{Received, Sent};
 
 /// The version of the format that is written and read.
 pub const VERSION: u32 = 1;
@@ -111,6 +116,50 @@ pub enum SaveError {
 }
 
 impl SavedAnswer {
+    /// Everything that is kept of an answer. `gateway` is the key that its chain was checked
+    /// against, if any.
+    pub fn of(
+        url: &BaseUrl,
+        (sent, received): (&Sent, &Received),
+        proof: Option<Proof>,
+        rejection: Option<&Rejection>,
+        gateway: Option<Did>,
+    ) -> SavedAnswer {
+        let signature = sent.signature.as_ref();
+        SavedAnswer {
+            about: About {
+                v: VERSION,
+                url: url.to_string(),
+                sent_ms: sent.at.0,
+                received_ms: received.at.0,
+                status: received.status,
+                content_type: received.content_type.clone(),
+                gateway: gateway.map(|did| did.to_string()),
+                verified: rejection.is_none(),
+                failed_check: rejection.map(|rejection| rejection.check.name().to_owned()),
+                reason: rejection.map(|rejection| rejection.sentence.clone()),
+            },
+            request: sent.body.clone(),
+            signature: SavedSignature {
+                method: sent.method.clone(),
+                authority: sent.authority.clone(),
+                path: sent.path.clone(),
+                query: None,
+                content_digest: signature.map(|headers| headers.content_digest.clone()),
+                signature_input: signature.map(|headers| headers.signature_input.clone()),
+                signature: signature.map(|headers| headers.signature.clone()),
+            },
+            response: received.body.clone(),
+            outputs: (received.answer.choices.iter())
+                .map(|choice| choice.text.clone())
+                .collect(),
+            // A stream that broke has none, but the gateway may keep one.
+            receipt: (received.answer.receipt.clone())
+                .or(proof.as_ref().map(|proof| proof.receipt.clone())),
+            chain: proof.map(|proof| proof.chain.0),
+        }
+    }
+
     /// Says early whether an answer could be saved here, before it costs anything.
     pub fn check_free(folder: &Path) -> Result<(), SaveError> {
         match fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
