@@ -68,6 +68,12 @@ impl DataDir {
         self.0.join("keys/client.pem")
     }
 
+    /// The key that `verify run` makes to sign verdicts.
+    #[cfg(feature = "runtime")]
+    pub fn auditor_key(&self) -> PathBuf {
+        self.0.join("keys/auditor.pem")
+    }
+
     /// Sockets of running engines.
     #[cfg(feature = "runtime")]
     pub fn run(&self) -> PathBuf {

@@ -20,6 +20,8 @@ mod receipt;
 mod terminal;
 #[cfg(feature = "runtime")]
 mod up;
+#[cfg(feature = "runtime")]
+mod verify;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,10 @@ enum Command {
     #[cfg(feature = "runtime")]
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Judge saved answers: compute them again, and sign a verdict for each
+    #[cfg(feature = "runtime")]
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +104,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Model(command)) => model::run(&command, &cli.data),
         #[cfg(feature = "runtime")]
         Some(Command::Bench(command)) => bench::run(command, &cli.data),
+        #[cfg(feature = "runtime")]
+        Some(Command::Verify(command)) => verify::run(command, &cli.data),
         #[cfg(not(feature = "runtime"))]
         None => anyhow::bail!("say what to do: `countersign --help` lists it"),
     }

@@ -1,5 +1,5 @@
 //! What the end-to-end tests share: the real gateway as a child process, a
-//! client without manners, and a gateway that cheats.
+//! client without manners, a gateway that cheats, and a job that does.
 //!
 //! The tests themselves are in `tests/tests/`, one file per subject; they are
 //! targets of the root package, so that cargo gives them the built binary.
@@ -9,7 +9,10 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod ask;
+pub mod cheat;
 pub mod evil;
+pub mod gguf;
+pub mod honest;
 pub mod raw;
 pub mod up;
 pub mod workspace;

@@ -1,0 +1,123 @@
+//! What a replay means for a receipt: pure. Spec 4.4.
+
+use models::Trace;
+use protocol::receipt::{Finish, Output, Receipt};
+use protocol::verdict::{Fault, Word};
+
+use crate::judgement::Found;
+use crate::replay::{Outcome, Stop};
+
+/// What is wrong with one choice, given what computing it again gave.
+pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> Vec<Found> {
+    if let Some(stop) = outcome.stop {
+        return vec![stopped(stop).of_choice(number)];
+    }
+    let mut found = Vec::new();
+    let same_ids = outcome.tokens_sha256 == claim.tokens_sha256 && outcome.count == claim.tokens;
+    // Where ids were drawn, the hash decides, whatever the text looked like.
+    if let Some(first) = outcome.first.filter(|_| !same_ids || outcome.known) {
+        let says = match first.claimed {
+            Some(_) => "model, sampling and seed give another token here",
+            None => "the text ends or goes on here otherwise than model, sampling and seed do",
+        };
+        let mut token = Found::mismatch("token", says);
+        token.finding.position = Some(prompt + first.index);
+        token.finding.claimed = first.claimed.map(|id| id.to_string());
+        token.finding.expected = Some(first.expected.to_string());
+        token.finding.margin = first.margin;
+        found.push(token);
+    } else if !same_ids {
+        let says = "the ids that model, sampling and seed give aren't those of the receipt";
+        let tokens = Found::mismatch("tokens", says);
+        found.push(match outcome.count == claim.tokens {
+            true => tokens.instead_of(claim.tokens_sha256, outcome.tokens_sha256),
+            false => tokens.instead_of(claim.tokens, outcome.count),
+        });
+    }
+    found.extend(finish(claim, outcome));
+    if outcome.text_sha256 != claim.text_sha256 && found.is_empty() {
+        let says = "the tokens say another text";
+        let text = Found::mismatch("output_text", says);
+        found.push(text.instead_of(claim.text_sha256, outcome.text_sha256));
+    }
+    found
+        .into_iter()
+        .map(|found| found.of_choice(number))
+        .collect()
+}
+
+fn stopped(stop: Stop) -> Found {
+    match stop {
+        Stop::NotFinite { position } => {
+            let says = "the model gives nothing here that a token can be drawn from";
+            let mut found = Found::mismatch("not_finite", says);
+            found.finding.position = u32::try_from(position).ok();
+            found
+        }
+        Stop::Impossible => Found::mismatch("tokens", "an id is none of this model's"),
+        Stop::NoMemory => Found::unverifiable(
+            Fault::Auditor,
+            "no_memory",
+            "it needs more KV cache than this auditor has: --kv-tokens gives more",
+        ),
+    }
+}
+
+/// Whether it ends where, and as, its receipt says. docs/spec/text.md, 2.
+fn finish(claim: &Output, outcome: &Outcome) -> Option<Found> {
+    let finished = matches!(claim.finish, Finish::Stop | Finish::Length);
+    let (expected, tokens) = match outcome.end {
+        Some((finish, tokens)) => (finish, tokens),
+        None if finished => (Finish::Open, outcome.count),
+        None => return None,
+    };
+    if expected == claim.finish && tokens == claim.tokens {
+        return None;
+    }
+    let says = match (expected, tokens == claim.tokens) {
+        (Finish::Open, _) => "the answer doesn't end here",
+        (_, true) => "the answer ends otherwise",
+        (_, false) => "the answer ends elsewhere",
+    };
+    Some(Found::mismatch("finish", says).instead_of(
+        format_args!("{} after {}", claim.finish, claim.tokens),
+        format_args!("{expected} after {tokens}"),
+    ))
+}
+
+/// What is wrong with the trace of all choices. It covers the receipt's ids, so that
+/// it says nothing where a replay drew others.
+pub fn trace(claims: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
+    let traces: Vec<Trace> = outcomes.iter().map(|o| o.trace.clone()).collect();
+    let expected = Trace::claim(&traces);
+    let same_ids = claims
+        .output
+        .iter()
+        .zip(outcomes)
+        .all(|(claim, outcome)| outcome.tokens_sha256 == claim.tokens_sha256);
+    if !same_ids || outcomes.iter().any(|outcome| outcome.stop.is_some()) {
+        return None;
+    }
+    match (claims.trace, expected) {
+        (Some(claimed), Some(expected)) if claimed != expected => {
+            let right = outcomes.iter().all(|outcome| outcome.differing == 0);
+            let says = match right {
+                true => {
+                    "every token is the one drawn, but the hidden states behind them are others"
+                }
+                false => "the hidden states behind the tokens aren't this model's for this prompt",
+            };
+            Some(Found::mismatch("trace", says).instead_of(claimed, expected))
+        }
+        (None, Some(_)) => Some(Found::new(
+            Word::Malformed,
+            "trace_missing",
+            "the profile has traces, and the receipt none",
+        )),
+        (Some(_), None) => Some(Found::mismatch(
+            "trace",
+            "there is a trace, and no token that it could be of",
+        )),
+        _ => None,
+    }
+}

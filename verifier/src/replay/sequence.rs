@@ -1,0 +1,440 @@
+//! One choice while it is computed again.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use models::output::{OutputText, ends};
+use models::{KvCache, Model, SampleError, Sampler, Scored, Special, Trace};
+use protocol::Digest;
+use protocol::digest::Hasher;
+use protocol::receipt::Finish;
+use protocol::sampling::Sampling;
+
+use super::blocks_for;
+use super::claim::Choice;
+use super::prefixes::Key;
+
+/// Tokens of a draft at most: past the first that is drawn otherwise they are wasted.
+const DRAFT_MAX: usize = 24;
+
+/// What computing a choice again gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Positions at which a token was drawn.
+    pub tokens: u32,
+    /// How many of them gave another than the known one.
+    pub differing: u32,
+    /// The first of those; where ids aren't known, the first that contradicts the text.
+    pub first: Option<Differing>,
+    /// Over the known ids, or those that were drawn.
+    pub trace: Trace,
+    pub tokens_sha256: Digest,
+    pub text_sha256: Digest,
+    /// How many ids there are.
+    pub count: u32,
+    /// How the answer ends, and after how many tokens; none: it goes on.
+    pub end: Option<(Finish, u32)>,
+    /// Why it couldn't be computed to its end.
+    pub stop: Option<Stop>,
+    /// Whether the ids were known before.
+    pub known: bool,
+}
+
+/// A token that isn't the one that is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Differing {
+    /// Its index in the output.
+    pub index: u32,
+    /// Known, or what the text goes on with.
+    pub claimed: Option<u32>,
+    pub expected: u32,
+    /// What the claimed one's logit lacks.
+    pub margin: Option<f64>,
+}
+
+/// Why a choice couldn't be computed to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The model gives no logits there, or none that a token can be drawn from.
+    NotFinite { position: usize },
+    /// An id that isn't in the vocabulary, or a place past the context.
+    Impossible,
+    /// No room for it.
+    NoMemory,
+}
+
+/// Some tokens of a sequence, in one step.
+pub struct Part {
+    pub tokens: Vec<u32>,
+    /// Whether tokens are drawn from its rows.
+    pub draws: bool,
+    /// Position of the first.
+    start: usize,
+    /// The first row, counted from `start`, that gave another token than the next.
+    differs: AtomicUsize,
+}
+
+/// What was drawn at one position.
+pub struct Row {
+    drawn: Result<u32, SampleError>,
+    hidden: Vec<f32>,
+    /// Kept where another token was drawn than the next.
+    logits: Option<Vec<f32>>,
+}
+
+pub struct Sequence {
+    choice: Choice,
+    pub cache: KvCache,
+    /// Of the prompt's blocks, until they are kept.
+    keys: Vec<Key>,
+    /// Known ids, or those drawn so far.
+    output: Vec<u32>,
+    /// Output tokens that are checked.
+    checked: usize,
+    text: OutputText,
+    text_hash: Hasher,
+    /// Bytes that the text has so far.
+    said: usize,
+    outcome: Outcome,
+    ended: bool,
+}
+
+impl Outcome {
+    /// Of a choice that isn't computed.
+    pub fn stopped(choice: &Choice, stop: Stop) -> Self {
+        Outcome {
+            stop: Some(stop),
+            count: choice.known.as_ref().map_or(0, |ids| count(ids.len())),
+            ..Outcome::empty()
+        }
+    }
+
+    fn empty() -> Self {
+        Outcome {
+            tokens: 0,
+            differing: 0,
+            first: None,
+            trace: Trace::new(),
+            tokens_sha256: Digest::of_tokens(&[]),
+            text_sha256: Digest::of(b""),
+            count: 0,
+            end: None,
+            stop: None,
+            known: false,
+        }
+    }
+}
+
+impl Sequence {
+    pub fn new(choice: Choice, cache: KvCache, keys: Vec<Key>) -> Self {
+        let ended = choice.claim.tokens == 0;
+        Sequence {
+            output: choice.known.clone().unwrap_or_default(),
+            text: OutputText::new(&choice.sampling.stop),
+            cache,
+            keys,
+            checked: 0,
+            text_hash: Hasher::new(),
+            said: 0,
+            outcome: Outcome {
+                known: choice.known.is_some(),
+                ..Outcome::empty()
+            },
+            choice,
+            ended,
+        }
+    }
+
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    pub fn stop(&mut self, stop: Stop) {
+        self.outcome.stop = Some(stop);
+        self.ended = true;
+    }
+
+    /// Whether it is about to compute the block of this name.
+    pub fn computes(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// Blocks that it will still take.
+    pub fn blocks_to_come(&self) -> usize {
+        let most = self.choice.blocks_max().max(blocks_for(self.cache.len()));
+        most.saturating_sub(self.cache.blocks().len())
+    }
+
+    /// The names of the prompt's blocks, once, when all are there.
+    pub fn prompt_is_read(&mut self) -> Option<Vec<Key>> {
+        let read = self.cache.len() >= self.choice.shared_prompt().len();
+        (read && !self.keys.is_empty()).then(|| std::mem::take(&mut self.keys))
+    }
+
+    fn known(&self) -> bool {
+        self.choice.known.is_some()
+    }
+
+    /// What it computes next, in at most so many rows.
+    pub fn next(&self, rows: usize, model: &Model) -> Part {
+        let start = self.cache.len();
+        let shared = self.choice.shared_prompt();
+        if start < shared.len() {
+            let end = shared.len().min(start + rows);
+            return Part {
+                tokens: shared[start..end].to_vec(),
+                draws: false,
+                start,
+                differs: AtomicUsize::new(usize::MAX),
+            };
+        }
+        let before = match self.checked {
+            0 => *self.choice.prompt.last().expect("a prompt has a token"),
+            drawn => self.output[drawn - 1],
+        };
+        let draft = match self.known() {
+            // The last one's row says nothing about the answer.
+            true => self.output[self.checked..self.output.len() - 1].to_vec(),
+            false => self.draft(model),
+        };
+        let mut tokens = vec![before];
+        tokens.extend(draft.into_iter().take(rows - 1));
+        Part {
+            tokens,
+            draws: true,
+            start,
+            differs: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// What the text goes on with, as the tokenizer spells it.
+    fn draft(&self, model: &Model) -> Vec<u32> {
+        let left = (self.choice.claim.tokens as usize).saturating_sub(self.checked + 1);
+        let text = self.choice.text.as_deref();
+        let rest = text.and_then(|text| text.get(self.said..)).unwrap_or("");
+        if self.outcome.first.is_some() || rest.is_empty() {
+            return Vec::new();
+        }
+        // Spelling needs some text beyond the draft, and not all of a long one.
+        let far = rest.floor_char_boundary(DRAFT_MAX * 12);
+        let mut ids = model.tokenizer().encode(&rest[..far], Special::AsText);
+        ids.truncate(DRAFT_MAX.min(left));
+        ids
+    }
+
+    /// Draws at one row. Called on any thread.
+    pub fn draw(&self, part: &Part, row: Scored<'_>) -> Row {
+        let ahead = row.position - part.start;
+        let fed = &part.tokens[1..];
+        let history = [&self.output[..self.checked], &fed[..ahead]].concat();
+        let place = Place {
+            choice: self.choice.number,
+            position: row.position + 1,
+            logits: row.logits,
+            prompt: &self.choice.prompt,
+            history: &history,
+        };
+        let drawn = place.draw(&self.choice.sampler);
+        let next = match self.known() {
+            true => self.output.get(history.len()),
+            false => fed.get(ahead),
+        };
+        // Whoever looks for a margin wants the first only; the logits of later ones aren't kept.
+        let differs = next.is_some_and(|next| drawn != Ok(*next));
+        let first = differs && ahead <= part.differs.fetch_min(ahead, Ordering::Relaxed);
+        Row {
+            drawn,
+            hidden: row.hidden.to_vec(),
+            logits: first.then(|| row.logits.to_vec()),
+        }
+    }
+
+    /// Takes what was drawn for a part, in order.
+    pub fn take(&mut self, part: &Part, rows: Vec<Row>, model: &Model) {
+        for (ahead, row) in rows.into_iter().enumerate() {
+            let position = part.start + ahead + 1;
+            let Ok(drawn) = row.drawn else {
+                self.stop(Stop::NotFinite { position });
+                return;
+            };
+            let next = match self.known() {
+                true => Some(self.output[self.checked]),
+                false => part.tokens.get(ahead + 1).copied(),
+            };
+            self.outcome.tokens += 1;
+            let contradicts = match self.known() {
+                true => next != Some(drawn),
+                false => {
+                    self.output.push(drawn);
+                    !self.follows_text(drawn, model)
+                }
+            };
+            if contradicts {
+                self.outcome.differing += 1;
+                if self.outcome.first.is_none() {
+                    self.outcome.first = Some(self.differing(drawn, next, &row, position, model));
+                }
+            }
+            self.accept(&row.hidden, model);
+            if self.ended || (!self.known() && next != Some(drawn)) {
+                break;
+            }
+        }
+        // The last token isn't read yet, and what a wrong draft left is forgotten.
+        let read = self.choice.shared_prompt().len() + self.checked;
+        self.cache.truncate(read);
+    }
+
+    fn differing(
+        &self,
+        drawn: u32,
+        claimed: Option<u32>,
+        row: &Row,
+        position: usize,
+        model: &Model,
+    ) -> Differing {
+        let place = row.logits.as_deref().map(|logits| Place {
+            choice: self.choice.number,
+            position,
+            logits,
+            prompt: &self.choice.prompt,
+            history: &self.output[..self.checked],
+        });
+        let claimed = claimed.filter(|claimed| *claimed != drawn);
+        let margin = match (place, claimed) {
+            (Some(place), Some(claimed)) => place.margin(claimed, &self.choice.sampling, model),
+            _ => None,
+        };
+        Differing {
+            index: count(self.checked),
+            claimed,
+            expected: drawn,
+            margin,
+        }
+    }
+
+    /// Whether the text can go on with this token, as far as that can be said: a wrong yes
+    /// or no costs time and evidence, never the verdict, which is the hash's.
+    fn follows_text(&mut self, token: u32, model: &Model) -> bool {
+        let Choice {
+            text: Some(text),
+            claim,
+            sampling,
+            ..
+        } = &self.choice
+        else {
+            return true;
+        };
+        let rest = &text.as_bytes()[self.said..];
+        if ends(token, sampling, model.config()) {
+            return rest.is_empty();
+        }
+        let says = said(token, model);
+        if rest.starts_with(says) {
+            self.said += says.len();
+            return true;
+        }
+        // A stop text began, or bytes that are no text: nothing can be told from here on.
+        let stopping = claim.finish == Finish::Stop && !sampling.stop.is_empty();
+        let unclear =
+            (stopping && says.starts_with(rest)) || rest.starts_with("\u{fffd}".as_bytes());
+        if unclear {
+            self.choice.text = None;
+        }
+        unclear
+    }
+
+    /// The token at `checked` is the answer's next one.
+    fn accept(&mut self, hidden: &[f32], model: &Model) {
+        let token = self.output[self.checked];
+        self.checked += 1;
+        self.outcome.trace.absorb(token, hidden);
+        if self.outcome.end.is_none() {
+            let (sampling, config) = (&self.choice.sampling, model.config());
+            let says = said(token, model);
+            let (released, finish) = self.text.take(token, says, self.checked, sampling, config);
+            self.text_hash.update(released.text.as_bytes());
+            self.outcome.end = finish.map(|finish| (finish, count(self.checked)));
+        }
+        let over = !self.known() && self.outcome.end.is_some();
+        self.ended = over || self.checked == self.choice.claim.tokens as usize;
+    }
+
+    /// Hands over the choice and what came out.
+    pub fn finish(mut self) -> (Choice, Outcome) {
+        if self.outcome.end.is_none() {
+            // Cut off: what was held back is out.
+            let released = self.text.finish();
+            self.text_hash.update(released.text.as_bytes());
+        }
+        self.output.truncate(self.checked);
+        self.outcome.tokens_sha256 = Digest::of_tokens(&self.output);
+        self.outcome.count = count(self.output.len());
+        self.outcome.text_sha256 = self.text_hash.finish();
+        (self.choice, self.outcome)
+    }
+}
+
+/// Where a token is drawn.
+struct Place<'a> {
+    choice: u8,
+    position: usize,
+    logits: &'a [f32],
+    prompt: &'a [u32],
+    history: &'a [u32],
+}
+
+impl Place<'_> {
+    fn draw(&self, sampler: &Sampler) -> Result<u32, SampleError> {
+        let position = count(self.position);
+        sampler
+            .sample(
+                self.choice,
+                position,
+                self.logits,
+                self.prompt,
+                self.history,
+            )
+            .map(|drawn| drawn.token)
+    }
+
+    /// What `claimed`'s logit lacks to be drawn, to three digits. // spec 2.4
+    fn margin(&self, claimed: u32, sampling: &Sampling, model: &Model) -> Option<f64> {
+        let wins = |bias: f64| {
+            let mut biased = sampling.clone();
+            *biased.logit_bias.entry(claimed).or_insert(0.0) += bias;
+            self.draw(&Sampler::new(&biased, model.config())) == Ok(claimed)
+        };
+        let mut high = 1.0 / 1024.0;
+        while !wins(high) {
+            if high >= MARGIN_MAX {
+                return None;
+            }
+            high = (high * 4.0).min(MARGIN_MAX);
+        }
+        let mut low = 0.0;
+        while high - low > high / 4096.0 {
+            let middle = (low + high) / 2.0;
+            match wins(middle) {
+                true => high = middle,
+                false => low = middle,
+            }
+        }
+        format!("{high:.2e}").parse().ok()
+    }
+}
+
+/// The bytes that a token adds to an answer: none for a special one.
+fn said(token: u32, model: &Model) -> &[u8] {
+    let tokenizer = model.tokenizer();
+    match tokenizer.is_special(token) {
+        true => &[],
+        false => tokenizer.piece(token).unwrap_or_default(),
+    }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).expect("a context is shorter")
+}
+
+/// A token that lacks more isn't one that the parameters let through.
+const MARGIN_MAX: f64 = 1000.0;
