@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use client::check::{ExpectedModel, Proof};
+use client::check::{ExpectedModel, Proof, Proven};
 use client::keyfile;
 use client::known::{FirstUse, KnownGateways};
 use client::save::SavedAnswer;
-use client::{Accepted, BaseUrl, ChatAsk, Client, Http, Received, ReplyLimits, Trust};
+use client::{Accepted, BaseUrl, ChatAsk, Client, Http, Received, Rejection, ReplyLimits, Trust};
 use protocol::{Did, RequestId, SigningKey};
 
 use crate::data_dir::DataDir;
@@ -106,6 +106,10 @@ async fn chat(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
 
     let proof = proof(&client, &received).await;
     let verdict = trust.judge(&sent, &received, proof.as_ref().map_err(String::as_str));
+    let proven = proof.as_ref().ok().filter(|_| verdict.is_err());
+    let proven = proven
+        .and_then(|proof| trust.proven(&sent, &received, &proof.chain))
+        .map(|judged| proves(&judged));
     // Kept before it is told: a full disk must not look like a success.
     if let Some(folder) = &args.save {
         let gateway = match &verdict {
@@ -132,6 +136,9 @@ async fn chat(args: ChatArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(rejection) => {
+            if let Some(line) = proven {
+                eprintln!("{line}");
+            }
             eprintln!("NOT VERIFIED: {}", one_line(&rejection.to_string()));
             Ok(ExitCode::FAILURE)
         }
@@ -240,6 +247,23 @@ fn verified(accepted: &Accepted) -> String {
         claims.numerics.profile,
         accepted.gateway
     ))
+}
+
+/// What the latest checkpoint proves of an answer that isn't believed.
+fn proves(judged: &Result<Proven, Rejection>) -> String {
+    one_line(&match judged {
+        Ok(proven) => {
+            let claims = proven.receipt.claims();
+            let parts = claims.output.iter().zip(&proven.texts).enumerate();
+            let parts = parts.map(|(choice, (output, text))| {
+                let (tokens, characters) = (output.tokens, text.chars().count());
+                format!("the first {characters} characters ({tokens} tokens) of choice {choice}")
+            });
+            let parts: Vec<_> = parts.collect();
+            format!("checkpoint {} proves {}", claims.part, parts.join(", "))
+        }
+        Err(rejection) => format!("the latest checkpoint proves nothing: {rejection}"),
+    })
 }
 
 /// Words from elsewhere never make a second line.

@@ -5,6 +5,7 @@
 //! would let two readers of the same stream see two texts: duplicate keys,
 //! text after a choice's end, events after `[DONE]`. Start at [`Assembly`].
 
+use protocol::receipt::SignedReceipt;
 use protocol::{Kind, json};
 use serde_json::{Map, Value};
 
@@ -21,6 +22,8 @@ pub struct Answer {
     pub usage: Option<Usage>,
     /// The first receipt in the response, as it stood there.
     pub receipt: Option<String>,
+    /// The checkpoints in the response, in order, and what had come when they did.
+    pub checkpoints: Vec<Checkpoint>,
     /// A later copy of the receipt wasn't the same.
     pub receipts_differ: bool,
     /// The prompt's tokens, where `return_token_ids` asked for them.
@@ -40,6 +43,26 @@ pub struct Choice {
     pub finish: Option<String>,
     /// Its tokens, where `return_token_ids` asked for them.
     pub token_ids: Option<Vec<u32>>,
+}
+
+/// A receipt of the answer so far, from the middle of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The receipt, as it stood there.
+    pub receipt: String,
+    /// What there was of each choice, this chunk's part included.
+    pub choices: Vec<Progress>,
+}
+
+/// How far a choice had come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of its text.
+    pub text_bytes: usize,
+    /// How many of its token ids, where they were asked for.
+    pub token_ids: Option<usize>,
+    /// Its `finish_reason`, once it had one.
+    pub finish: Option<String>,
 }
 
 /// Token counts as the response states them.
@@ -157,9 +180,10 @@ impl Assembly {
     ) -> Result<Vec<Delta>, AnswerError> {
         let value = json::parse(text).map_err(AnswerError::Json)?;
         let object = value.as_object().ok_or(AnswerError::Field("object"))?;
-        self.take_receipt(object)?;
+        let receipt = string(object, "receipt")?;
         if let Some(error) = object.get("error") {
             self.answer.error = Some(server_error(error, status)?);
+            self.take_receipt(receipt);
             return Ok(Vec::new());
         }
         if status != 200 {
@@ -184,6 +208,7 @@ impl Assembly {
                 deltas.push(delta);
             }
         }
+        self.take_receipt(receipt);
         Ok(deltas)
     }
 
@@ -236,14 +261,33 @@ impl Assembly {
         }))
     }
 
-    fn take_receipt(&mut self, object: &Map<String, Value>) -> Result<(), AnswerError> {
-        if let Some(receipt) = string(object, "receipt")? {
-            match &self.answer.receipt {
-                Some(first) => self.answer.receipts_differ |= first != receipt,
-                None => self.answer.receipt = Some(receipt.to_owned()),
-            }
+    /// Keeps a receipt, once everything beside it is taken: it states that too. What can't
+    /// be read isn't a checkpoint, and fails as the receipt.
+    fn take_receipt(&mut self, receipt: Option<&str>) {
+        let Some(receipt) = receipt else { return };
+        let parsed = SignedReceipt::parse(receipt);
+        if parsed.is_ok_and(|receipt| receipt.unverified().part > 0) {
+            let choices = self.answer.choices.iter().map(Choice::progress).collect();
+            let receipt = receipt.to_owned();
+            self.answer
+                .checkpoints
+                .push(Checkpoint { receipt, choices });
+            return;
         }
-        Ok(())
+        match &self.answer.receipt {
+            Some(first) => self.answer.receipts_differ |= first != receipt,
+            None => self.answer.receipt = Some(receipt.to_owned()),
+        }
+    }
+}
+
+impl Choice {
+    fn progress(&self) -> Progress {
+        Progress {
+            text_bytes: self.text.len(),
+            token_ids: self.token_ids.as_ref().map(Vec::len),
+            finish: self.finish.clone(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! its consequences.
 
 pub mod audit;
+mod checkpoint;
 mod names;
 
 use protocol::api::{self, Ask, Prompt};
@@ -16,6 +17,7 @@ use protocol::receipt::{Finish, Receipt, ReceiptError, SignedReceipt, VerifiedRe
 use protocol::request_signature::{self, SKEW_S};
 use protocol::{Did, Digest, ModelDigest, UnixMs};
 
+pub use checkpoint::{Proven, proven};
 pub use names::{Check, Rejection};
 
 use crate::answer::Answer;
@@ -24,8 +26,10 @@ use crate::reply::{Received, Sent};
 /// What the gateway keeps for a request: `GET /v1/receipts/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    /// The receipt.
-    pub receipt: String,
+    /// The receipt; none if the engine signed no last one.
+    pub receipt: Option<String>,
+    /// The checkpoints, in order.
+    pub checkpoints: Vec<String>,
     /// The credentials from the job to the gateway.
     pub chain: Chain,
 }
@@ -91,7 +95,7 @@ pub fn accept(
     if received.answer.receipts_differ {
         return Err(Check::Stored.fails("the response has two different receipts"));
     }
-    if proof.receipt != compact {
+    if proof.receipt.as_deref() != Some(compact) {
         return Err(Check::Stored.fails("the gateway keeps another receipt for this id"));
     }
     about_request(sent, claims)?;
@@ -99,6 +103,7 @@ pub fn accept(
     about_model(&sent.ask, expected, claims)?;
     sampling(&sent.ask, claims)?;
     trace(claims)?;
+    checkpoint::all(sent, received, proof, &expected.gateway, claims)?;
     clock(sent.at, received.at, claims)?;
     Ok(receipt)
 }
@@ -141,16 +146,21 @@ pub fn parse_ask(path: &str, body: &[u8]) -> Result<Ask, String> {
 
 /// The receipt, if a job that the gateway vouches for signed it, within what its credential allows.
 fn authentic(compact: &str, chain: &Chain, gateway: &Did) -> Result<VerifiedReceipt, Rejection> {
-    let signed =
-        SignedReceipt::parse(compact).map_err(|error| reject_receipt(&error, Check::Receipt))?;
-    let credential = credential(chain, gateway)?;
-    let receipt = signed
-        .verify(&credential)
-        .map_err(|error| reject_receipt(&error, Check::Credential))?;
+    let receipt = signed(compact, chain, gateway)?;
     if receipt.claims().part != 0 {
         return Err(Check::Receipt.fails("this is a checkpoint, not the receipt of a whole answer"));
     }
     Ok(receipt)
+}
+
+/// The same, also for a checkpoint.
+fn signed(compact: &str, chain: &Chain, gateway: &Did) -> Result<VerifiedReceipt, Rejection> {
+    let signed =
+        SignedReceipt::parse(compact).map_err(|error| reject_receipt(&error, Check::Receipt))?;
+    let credential = credential(chain, gateway)?;
+    signed
+        .verify(&credential)
+        .map_err(|error| reject_receipt(&error, Check::Credential))
 }
 
 fn credential(chain: &Chain, gateway: &Did) -> Result<VerifiedCredential, Rejection> {

@@ -142,12 +142,15 @@ impl Client {
     pub async fn proof(&self, id: &RequestId) -> Result<Proof, ClientError> {
         #[derive(Deserialize)]
         struct Kept {
-            receipt: String,
+            receipt: Option<String>,
+            #[serde(default)]
+            checkpoints: Vec<String>,
             chain: Vec<String>,
         }
         let kept: Kept = self.get(&format!("/v1/receipts/{id}")).await?;
         Ok(Proof {
             receipt: kept.receipt,
+            checkpoints: kept.checkpoints,
             chain: Chain(kept.chain),
         })
     }

@@ -35,6 +35,8 @@ pub struct SavedAnswer {
     pub outputs: Vec<String>,
     /// `receipt.jws`, unless none came.
     pub receipt: Option<String>,
+    /// `checkpoint.1.jws`, `checkpoint.2.jws`, …: the receipts of the answer so far.
+    pub checkpoints: Vec<String>,
     /// `chain.json`, unless none could be had.
     pub chain: Option<Vec<String>>,
 }
@@ -155,7 +157,11 @@ impl SavedAnswer {
                 .collect(),
             // A stream that broke has none, but the gateway may keep one.
             receipt: (received.answer.receipt.clone())
-                .or(proof.as_ref().map(|proof| proof.receipt.clone())),
+                .or(proof.as_ref().and_then(|proof| proof.receipt.clone())),
+            checkpoints: match (received.answer.checkpoints.as_slice(), &proof) {
+                ([], Some(proof)) => proof.checkpoints.clone(),
+                (came, _) => came.iter().map(|one| one.receipt.clone()).collect(),
+            },
             chain: proof.map(|proof| proof.chain.0),
         }
     }
@@ -211,6 +217,9 @@ impl SavedAnswer {
         if let Some(receipt) = &self.receipt {
             write("receipt.jws", receipt.as_bytes())?;
         }
+        for (part, checkpoint) in (1..).zip(&self.checkpoints) {
+            write(&checkpoint_name(part), checkpoint.as_bytes())?;
+        }
         if let Some(chain) = &self.chain {
             write("chain.json", &json(chain))?;
         }
@@ -232,7 +241,13 @@ impl SavedAnswer {
         while let Some(text) = optional(folder, &output_name(outputs.len()))? {
             outputs.push(utf8(folder, &output_name(outputs.len()), text)?);
         }
+        let mut checkpoints = Vec::new();
+        while let Some(compact) = optional(folder, &checkpoint_name(checkpoints.len() + 1))? {
+            let name = checkpoint_name(checkpoints.len() + 1);
+            checkpoints.push(utf8(folder, &name, compact)?);
+        }
         Ok(SavedAnswer {
+            checkpoints,
             about,
             request: required(folder, "request.json")?,
             signature: parse(folder, "signature.json")?,
@@ -256,6 +271,10 @@ fn output_name(choice: usize) -> String {
         0 => "output.txt".to_owned(),
         _ => format!("output.{choice}.txt"),
     }
+}
+
+fn checkpoint_name(part: usize) -> String {
+    format!("checkpoint.{part}.jws")
 }
 
 fn partial_beside(folder: &Path) -> PathBuf {
@@ -348,6 +367,7 @@ mod tests {
             response: b"data: \xff\n\n".to_vec(),
             outputs: vec!["one\n".into(), String::new(), "drei ß".into()],
             receipt: Some("a.b.c".into()),
+            checkpoints: vec!["g.h.i".into(), "j.k.l".into()],
             chain: Some(vec!["d.e.f".into()]),
         }
     }
@@ -379,6 +399,7 @@ mod tests {
         let cut = SavedAnswer {
             outputs: vec![],
             receipt: None,
+            checkpoints: vec![],
             chain: None,
             ..answer()
         };

@@ -10,7 +10,7 @@ use protocol::Did;
 use protocol::credential::Chain;
 use protocol::receipt::VerifiedReceipt;
 
-use crate::check::{self, Check, Expected, ExpectedModel, Proof, Rejection};
+use crate::check::{self, Check, Expected, ExpectedModel, Proof, Proven, Rejection};
 use crate::known::{FirstUse, KnownGateways, KnownModel};
 use crate::reply::{Received, Sent};
 
@@ -51,6 +51,22 @@ impl Trust {
             digest: known.digest,
             numerics: vec![known.numerics.clone()],
         })
+    }
+
+    /// What is proven of an answer that broke off, by its latest checkpoint; none if
+    /// none came.
+    pub fn proven(
+        &self,
+        sent: &Sent,
+        received: &Received,
+        chain: &Chain,
+    ) -> Option<Result<Proven, Rejection>> {
+        let gateway = match self.gateway(&sent.authority) {
+            Some(gateway) => gateway,
+            None => chain.gateway().ok()?,
+        };
+        let model = self.model(&gateway, &sent.ask.model);
+        check::proven(sent, received, chain, &Expected { gateway, model })
     }
 
     /// Judges an answer, and says what was used for the first time by it.

@@ -21,6 +21,7 @@ use transport::Body;
 use crate::front_door::{Endpoint, FrontDoor};
 use crate::jobs::AttachedJob;
 use crate::problem::{Problem, request_id_header};
+use crate::store::StoredReceipt;
 
 const RECEIPTS: &str = "/v1/receipts/";
 
@@ -56,12 +57,21 @@ async fn receipt(State(door): State<Arc<FrontDoor>>, uri: Uri, request: Request)
     let id = new_id(Kind::Completion);
     let asked = uri.path().strip_prefix(RECEIPTS).unwrap_or_default();
     match door.receipt(asked, request).await {
-        Ok(found) => answer(
-            &id,
-            &json!({ "receipt": found.compact, "chain": [found.credential] }),
-        ),
+        Ok(found) => answer(&id, &kept(found)),
         Err(problem) => refuse(&door, &id, &problem),
     }
+}
+
+/// Absent is what there isn't: the receipt of an answer that was lost, checkpoints of a short one.
+fn kept(found: StoredReceipt) -> Value {
+    let mut kept = json!({ "chain": [found.credential] });
+    if let Some(receipt) = found.compact {
+        kept["receipt"] = receipt.into();
+    }
+    if !found.checkpoints.is_empty() {
+        kept["checkpoints"] = found.checkpoints.into();
+    }
+    kept
 }
 
 async fn models(State(door): State<Arc<FrontDoor>>, request: Request) -> Response {

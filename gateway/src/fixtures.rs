@@ -34,6 +34,8 @@ pub(crate) struct About {
     pub line: RequestLine,
     pub body: Digest,
     pub seq: u64,
+    /// 0, or the number of a checkpoint.
+    pub part: u32,
 }
 
 impl About {
@@ -44,6 +46,7 @@ impl About {
             line: RequestLine::unsigned("POST", "localhost:8080", "/v1/chat/completions", None),
             body: Digest::of(b"body"),
             seq: 0,
+            part: 0,
         }
     }
 }
@@ -83,13 +86,17 @@ impl Signer {
             numerics: numerics(),
             cred: self.credential.digest(),
         });
-        open.close(Closing {
+        let closing = Closing {
             to_ms: NOW,
             unfinished: Finish::Stop,
             seq: about.seq,
             prev: (about.seq > 0).then(|| Digest::of(b"previous")),
             trace: None,
-        })
+        };
+        match about.part {
+            0 => open.close(closing),
+            part => open.checkpoint(part, closing),
+        }
     }
 
     pub(crate) fn sign(&self, about: &About) -> SignedReceipt {

@@ -63,10 +63,13 @@ pub(crate) enum Kept {
     Another,
 }
 
-/// A receipt read back.
+/// What is kept about a request, read back.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct StoredReceipt {
-    pub compact: String,
+    /// Its receipt; none where only checkpoints came.
+    pub compact: Option<String>,
+    /// Its checkpoints, in order.
+    pub checkpoints: Vec<String>,
     /// The owner's DID as text; none where the request was unsigned.
     pub sub: Option<String>,
     /// The credential it names.
@@ -223,7 +226,7 @@ impl Store {
         self.change(Change::Credential(asked), answer).await
     }
 
-    /// The last receipt of a request, and the credential that it names.
+    /// The receipt of a request and its checkpoints, and the credential that they name.
     pub(crate) async fn receipt(
         &self,
         id: &RequestId,
@@ -231,20 +234,32 @@ impl Store {
         let read = |source| StoreError::Read {
             source: Arc::new(source),
         };
-        let row = sqlx::query(
-            "SELECT r.compact, r.sub, c.compact FROM receipts r
-             JOIN credentials c ON c.digest = r.cred WHERE r.id = ? AND r.part = 0",
+        let rows = sqlx::query(
+            "SELECT r.part, r.compact, r.sub, c.compact FROM receipts r
+             JOIN credentials c ON c.digest = r.cred WHERE r.id = ? ORDER BY r.part",
         )
         .bind(id.to_string())
-        .fetch_optional(&self.readers)
+        .fetch_all(&self.readers)
         .await
         .map_err(read)?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(StoredReceipt {
-            compact: row.try_get(0).map_err(read)?,
-            sub: row.try_get(1).map_err(read)?,
-            credential: row.try_get(2).map_err(read)?,
-        }))
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
+        let mut found = StoredReceipt {
+            compact: None,
+            checkpoints: Vec::new(),
+            sub: last.try_get(2).map_err(read)?,
+            credential: last.try_get(3).map_err(read)?,
+        };
+        for row in &rows {
+            let part: i64 = row.try_get(0).map_err(read)?;
+            let compact = row.try_get(1).map_err(read)?;
+            match part {
+                0 => found.compact = Some(compact),
+                _ => found.checkpoints.push(compact),
+            }
+        }
+        Ok(Some(found))
     }
 
     /// Lets the writer end once it has written what waits for it.

@@ -57,6 +57,8 @@ pub struct EngineLimits {
     pub kv_tokens_max: NonZeroU32,
     /// Prompt tokens in one step, over all prompts. A decode waits at most this long.
     pub prefill_tokens_per_step: NonZeroU32,
+    /// Tokens of a streamed answer after which the receipt so far is signed; 0: never.
+    pub checkpoint_tokens: u32,
     /// Whose requests may begin with what was computed for another.
     pub prefix_sharing: PrefixSharing,
     /// Tokens that a client may leave unread before its request sits out.
@@ -86,6 +88,7 @@ impl Default for EngineLimits {
             context_tokens_max: non_zero(8192),
             kv_tokens_max: non_zero(32_768),
             prefill_tokens_per_step: non_zero(64),
+            checkpoint_tokens: 256,
             prefix_sharing: PrefixSharing::Client,
             unread_tokens_max: non_zero(256),
             stall_ms: non_zero(60_000),

@@ -319,7 +319,7 @@ impl<M: LanguageModel> Engine<M> {
             self.close(arrival, vec![delta], None);
             return true;
         }
-        request.show(delta);
+        request.show(delta, &self.notary);
         if ended {
             self.end(id);
         }

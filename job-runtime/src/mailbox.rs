@@ -25,6 +25,8 @@ pub(crate) struct Delta {
     pub logprobs: Vec<TokenLogprob>,
     /// The choice ended with this.
     pub finish: Option<Finish>,
+    /// States everything up to here, of all choices.
+    pub checkpoint: Option<Box<SignedReceipt>>,
 }
 
 /// How likely a token was, and which others were.
@@ -112,13 +114,16 @@ struct Letters {
 impl Letters {
     fn push(&mut self, delta: Delta) {
         self.unread_tokens += delta.tokens.len();
-        let same = |last: &&mut Delta| last.choice == delta.choice && last.finish.is_none();
+        let same = |last: &&mut Delta| {
+            last.choice == delta.choice && last.finish.is_none() && last.checkpoint.is_none()
+        };
         match self.deltas.last_mut().filter(same) {
             Some(last) => {
                 last.text.push_str(&delta.text);
                 last.tokens.extend(delta.tokens);
                 last.logprobs.extend(delta.logprobs);
                 last.finish = delta.finish;
+                last.checkpoint = delta.checkpoint;
             }
             None => self.deltas.push(delta),
         }

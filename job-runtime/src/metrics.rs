@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     pub num_preemptions_total: IntCounter,
     pub prefix_cache_queries_total: IntCounter,
     pub prefix_cache_hits_total: IntCounter,
+    pub receipt_checkpoints_total: IntCounter,
     request_success_total: IntCounterVec,
 }
 
@@ -84,6 +85,10 @@ impl Metrics {
             prefix_cache_hits_total: make.counter(
                 "prefix_cache_hits_total",
                 "Prompt tokens that were found there, and not computed.",
+            ),
+            receipt_checkpoints_total: make.counter(
+                "receipt_checkpoints_total",
+                "Receipts of answers that went on.",
             ),
             request_success_total: make.register(
                 IntCounterVec::new(

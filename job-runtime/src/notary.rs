@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use protocol::credential::{CredentialError, SignedCredential, VerifiedCredential};
 use protocol::receipt::{
-    Closing, Finish, ModelRef, Numerics, OpenReceipt, Opening, RequestLine, Salt, SignedReceipt,
+    Closing, Finish, ModelRef, Numerics, OpenReceipt, Opening, Receipt, RequestLine, Salt,
+    SignedReceipt,
 };
 use protocol::{Did, Digest, JobId, RequestId, SigningKey, UnixMs};
 
@@ -162,17 +163,42 @@ impl Notary {
         unfinished: Finish,
         trace: Option<Digest>,
     ) -> SignedReceipt {
+        self.sign(unfinished, trace, |closing| {
+            let receipt = open.close(closing);
+            for output in &receipt.output {
+                self.metrics.finished(output.finish);
+            }
+            receipt
+        })
+    }
+
+    /// Signs what there is of a request that goes on, as its checkpoint `part`.
+    pub(crate) fn checkpoint(
+        &self,
+        open: &OpenReceipt,
+        part: u32,
+        trace: Option<Digest>,
+    ) -> SignedReceipt {
+        self.metrics.receipt_checkpoints_total.inc();
+        self.sign(Finish::Open, trace, |closing| {
+            open.checkpoint(part, closing)
+        })
+    }
+
+    fn sign(
+        &self,
+        unfinished: Finish,
+        trace: Option<Digest>,
+        close: impl FnOnce(Closing) -> Receipt,
+    ) -> SignedReceipt {
         let mut link = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        let receipt = open.close(Closing {
+        let receipt = close(Closing {
             to_ms: ambient::now(),
             unfinished,
             seq: link.seq,
             prev: link.prev,
             trace,
         });
-        for output in &receipt.output {
-            self.metrics.finished(output.finish);
-        }
         let signed = receipt.sign(&self.key);
         *link = Link {
             seq: link.seq + 1,

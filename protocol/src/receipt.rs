@@ -150,6 +150,13 @@ impl SignedReceipt {
     }
 }
 
+/// Two receipts are the same if their compact texts are.
+impl PartialEq for SignedReceipt {
+    fn eq(&self, other: &Self) -> bool {
+        self.compact() == other.compact()
+    }
+}
+
 impl VerifiedReceipt {
     /// The claims.
     pub fn claims(&self) -> &Receipt {

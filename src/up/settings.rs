@@ -69,6 +69,10 @@ pub struct UpArgs {
     /// then tell by the time that somebody has asked it)
     #[arg(long, value_name = "WHOSE", default_value = "client")]
     prefix_sharing: String,
+    /// Tokens of a streamed answer after which the receipt so far is signed, so that a
+    /// cut stream leaves proof; 0: never
+    #[arg(long, value_name = "N", default_value = "256")]
+    checkpoint_tokens: String,
     /// Seconds that open answers may go on after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value = "30")]
     drain: String,
@@ -185,6 +189,7 @@ fn limits(args: &UpArgs, faults: &mut Faults) -> Option<EngineLimits> {
     let sequences: Option<NonZeroU32> = faults.value("sequences", &args.sequences);
     let waiting = faults.value("waiting", &args.waiting);
     let context = faults.value("context-tokens", &args.context_tokens);
+    let checkpoints = faults.value("checkpoint-tokens", &args.checkpoint_tokens);
     let sharing = faults.value("prefix-sharing", &args.prefix_sharing);
     let sequences = sequences?;
     // A request's choices run together, so there can't be more of them than that.
@@ -195,6 +200,7 @@ fn limits(args: &UpArgs, faults: &mut Faults) -> Option<EngineLimits> {
         n_max: defaults.n_max.min(most),
         waiting_max: waiting?,
         context_tokens_max: context?,
+        checkpoint_tokens: checkpoints?,
         prefix_sharing: sharing?,
         ..defaults
     })
@@ -271,7 +277,7 @@ mod tests {
     fn everything_that_is_wrong_is_told_at_once() {
         let faults = read(
             "--http nowhere --admin 127.0.0.1 --allow-did did:key:nobody --authority HTTP://x \
-             --require-signed --allow-unsigned --model gpt-5 --sequences 0 --waiting many --threads 0 --prefix-sharing some \
+             --require-signed --allow-unsigned --model gpt-5 --sequences 0 --waiting many --threads 0 --checkpoint-tokens few --prefix-sharing some \
              --drain soon --log a=b=c",
         )
         .unwrap_err();
@@ -286,13 +292,14 @@ mod tests {
             "--sequences",
             "--waiting",
             "--threads",
+            "--checkpoint-tokens",
             "--prefix-sharing",
             "--drain",
             "--log",
         ] {
             assert!(text.contains(word), "{word} isn't in {text}");
         }
-        assert!(text.starts_with("12 settings are wrong:\n"), "{text}");
+        assert!(text.starts_with("13 settings are wrong:\n"), "{text}");
         assert_eq!(
             read("--http nowhere").unwrap_err().to_string(),
             "--http \"nowhere\": invalid socket address syntax"

@@ -116,7 +116,8 @@ impl<'a> Job<'a> {
             at: now(),
         };
         let proof = Proof {
-            receipt: receipt.compact().to_owned(),
+            receipt: Some(receipt.compact().to_owned()),
+            checkpoints: Vec::new(),
             chain,
         };
         let expected = Expected {

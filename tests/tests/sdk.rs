@@ -23,6 +23,16 @@ fn open() -> &'static Up {
     UP.get_or_init(|| Up::start(BINARY))
 }
 
+/// Signs checkpoints all the time.
+fn stating() -> &'static Up {
+    static UP: OnceLock<Up> = OnceLock::new();
+    UP.get_or_init(|| {
+        let data = TempDir::with_prefix("countersign-").unwrap().keep();
+        let often = ["--checkpoint-tokens", "2"];
+        Up::with(BINARY, &data, &often).unwrap_or_else(|ended| panic!("{ended:?}"))
+    })
+}
+
 /// Takes requests signed by one key only, which `countersign key` made.
 struct Strict {
     up: Up,
@@ -87,6 +97,16 @@ fn openai_for_python() {
 #[test]
 fn openai_for_node() {
     against(node("openai_sdk.mjs"), open());
+}
+
+#[test]
+fn openai_for_python_with_checkpoints() {
+    against(python("openai_sdk.py"), stating());
+}
+
+#[test]
+fn openai_for_node_with_checkpoints() {
+    against(node("openai_sdk.mjs"), stating());
 }
 
 #[test]

@@ -50,6 +50,63 @@ fn text_is_told_as_it_comes() {
 }
 
 #[test]
+fn a_receipt_is_told_from_a_checkpoint_by_its_part() {
+    let checkpoint = checkpoint();
+    let event = HELLO.replace(
+        r#""model":"m","#,
+        &format!(r#""model":"m","receipt":"{checkpoint}","#),
+    );
+    let answer = stream(&[ROLE, WORLD, &event, FINISH, "[DONE]"]).unwrap();
+    assert_eq!(answer.receipt.as_deref(), Some("r"));
+    assert!(!answer.receipts_differ);
+    let choices = vec![Progress {
+        text_bytes: 11,
+        token_ids: Some(2),
+        finish: None,
+    }];
+    let receipt = checkpoint;
+    assert_eq!(answer.checkpoints, [Checkpoint { receipt, choices }]);
+}
+
+/// Some job's checkpoint of some request.
+fn checkpoint() -> String {
+    use protocol::receipt::{
+        Closing, Finish, ModelRef, Numerics, OpenReceipt, Opening, RequestLine, Salt,
+    };
+    use protocol::{Digest, JobId, ModelDigest, RequestId, SigningKey, UnixMs};
+    let key = SigningKey::from_seed([2; 32]);
+    let opening = Opening {
+        jti: RequestId::new(Kind::Chat, [1; 16]),
+        job: JobId::new([2; 16]),
+        iss: key.did(),
+        sub: None,
+        salt: Salt([3; 16]),
+        from_ms: UnixMs(1),
+        request: RequestLine::unsigned("POST", "localhost", "/v1/chat/completions", None),
+        body_sha256: Digest::of(b""),
+        model: ModelRef {
+            id: "m".to_owned(),
+            digest: ModelDigest::from_digest(Digest::of(b"m")),
+        },
+        numerics: Numerics {
+            profile: "exact/1".to_owned(),
+            device: "cpu".to_owned(),
+            detail: Default::default(),
+        },
+        cred: Digest::of(b""),
+    };
+    let closing = Closing {
+        to_ms: UnixMs(2),
+        unfinished: Finish::Open,
+        seq: 0,
+        prev: None,
+        trace: None,
+    };
+    let receipt = OpenReceipt::begin(opening).checkpoint(1, closing);
+    receipt.sign(&key).compact().to_owned()
+}
+
+#[test]
 fn a_cut_stream_is_not_done() {
     let answer = stream(&[ROLE, HELLO]).unwrap();
     assert!(!answer.done && answer.receipt.is_none());

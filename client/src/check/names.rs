@@ -53,13 +53,15 @@ pub enum Check {
     Sampling,
     /// The arithmetic is exact, but nothing binds the tokens to it.
     Trace,
+    /// A checkpoint isn't about what had come by then.
+    Checkpoint,
     /// The job's clock and ours disagree about when this happened.
     Clock,
 }
 
 impl Check {
     /// Every check, in the order in which they are made.
-    pub const ALL: [Check; 24] = [
+    pub const ALL: [Check; 25] = [
         Check::Refused,
         Check::Response,
         Check::Truncated,
@@ -83,6 +85,7 @@ impl Check {
         Check::Numerics,
         Check::Sampling,
         Check::Trace,
+        Check::Checkpoint,
         Check::Clock,
     ];
 
@@ -112,6 +115,7 @@ impl Check {
             Check::Numerics => "numerics",
             Check::Sampling => "sampling",
             Check::Trace => "trace",
+            Check::Checkpoint => "checkpoint",
             Check::Clock => "clock",
         }
     }

@@ -7,7 +7,7 @@ use protocol::sampling::{Effective, Sampling, Seed, SeedBy, seed_from_nonce};
 use protocol::{JobId, RequestId, SigningKey, jws};
 
 use super::*;
-use crate::answer::{Choice, ServerError, Usage};
+use crate::answer::{Checkpoint, Choice, Progress, ServerError, Usage};
 use crate::known::{FirstUse, KnownGateways};
 use crate::reply::Fault;
 use crate::trust::{Accepted, Trust};
@@ -432,6 +432,57 @@ fn other_sampling_is_noticed() {
 }
 
 #[test]
+fn checkpoints_are_about_what_had_come() {
+    let with = |change: &dyn Fn(&mut Receipt)| {
+        let mut parts = honest();
+        let mut claims = parts.checkpoint();
+        change(&mut claims);
+        parts.checkpoints = vec![claims];
+        parts
+    };
+    with(&|_| ()).judge().unwrap();
+    let proven = with(&|_| ()).proven().unwrap().unwrap();
+    assert_eq!(proven.texts, ["Hel"]);
+    assert_eq!(proven.receipt.claims().output[0].tokens, 1);
+    assert!(honest().proven().is_none());
+
+    let fails = |change: &dyn Fn(&mut Receipt), says: &str| {
+        let rejection = with(change).judge().unwrap_err();
+        assert_eq!(rejection.check, Check::Checkpoint);
+        assert!(rejection.sentence.contains(says), "{rejection}");
+        with(change).proven().unwrap().unwrap_err();
+    };
+    fails(&|c| c.output[0].text_sha256 = digest(1), "text");
+    fails(&|c| c.output[0].tokens_sha256 = digest(1), "tokens");
+    fails(&|c| c.sub = Some(key(STRANGER).did()), "subject");
+    fails(&|c| c.input.body_sha256 = digest(1), "body");
+    fails(
+        &|c| c.jti = RequestId::new(protocol::Kind::Chat, [1; 16]),
+        "id",
+    );
+    fails(&|c| c.model = model(2), "model");
+    fails(
+        &|c| c.sampling.as_mut().unwrap().top_p = 0.5,
+        "another request",
+    );
+    let mut forged = with(&|_| ());
+    forged.kept = false;
+    let rejection = forged.judge().unwrap_err();
+    assert!(
+        rejection.sentence.contains("doesn't keep it"),
+        "{rejection}"
+    );
+    let rejection = with(&|c| c.part = 2).judge().unwrap_err();
+    assert!(
+        rejection.sentence.contains("its number is 2"),
+        "{rejection}"
+    );
+    let mut parts = with(&|_| ());
+    parts.receipt_key = STRANGER;
+    parts.proven().unwrap().unwrap_err();
+}
+
+#[test]
 fn exact_tokens_are_bound_to_their_hidden_states() {
     check(|p| p.claims.trace = None, Check::Trace, "no trace");
     let mut parts = honest();
@@ -608,6 +659,6 @@ fn check_names_are_stable() {
     assert_eq!(
         names.join(" "),
         "refused response truncated no_receipt receipt no_chain chain gateway_key signature credential \
-         stored subject request body id text tokens finish usage model numerics sampling trace clock"
+         stored subject request body id text tokens finish usage model numerics sampling trace checkpoint clock"
     );
 }

@@ -23,6 +23,8 @@ pub(crate) struct Passage {
     /// Whether an answer of this kind carries a receipt.
     receipted: bool,
     receipt: Option<Digest>,
+    /// Checkpoints so far.
+    checkpoints: u32,
     end: End,
 }
 
@@ -63,6 +65,13 @@ pub(crate) enum Breach {
     OtherRequest,
     #[error("it signed two receipts for one request")]
     TwoReceipts,
+    #[error("its checkpoint has the number {found}, and {expected} is next")]
+    Checkpoint {
+        /// As it says.
+        found: u32,
+        /// As it should be.
+        expected: u32,
+    },
     #[error("it carries no receipt")]
     NoReceipt,
     #[error("it goes on after its end")]
@@ -83,6 +92,7 @@ impl Passage {
             admitted,
             receipted,
             receipt: None,
+            checkpoints: 0,
             end: End::NotYet,
         }
     }
@@ -121,11 +131,12 @@ impl Passage {
         if status.is_success() == seen.error.is_some() {
             return Err(Breach::ReplyForm);
         }
-        if status.is_success() && self.receipted && seen.receipt.is_none() {
+        self.end = End::Done;
+        let step = self.receipt(seen.receipt.as_deref(), issued)?;
+        if status.is_success() && self.receipted && self.receipt.is_none() {
             return Err(Breach::NoReceipt);
         }
-        self.end = End::Done;
-        self.receipt(seen.receipt.as_deref(), issued)
+        Ok(step)
     }
 
     /// Whether the answer is complete, so that its stream may end here.
@@ -147,11 +158,18 @@ impl Passage {
             return Ok(Step::Pass); // the usage chunk repeats it
         }
         let receipt = self.check(compact, issued)?;
-        if receipt.claims().part == 0 {
-            if self.receipt.is_some() {
-                return Err(Breach::TwoReceipts);
+        if self.receipt.is_some() {
+            return Err(Breach::TwoReceipts);
+        }
+        match receipt.claims().part {
+            0 => self.receipt = Some(digest),
+            found => {
+                let expected = self.checkpoints + 1;
+                if found != expected {
+                    return Err(Breach::Checkpoint { found, expected });
+                }
+                self.checkpoints = found;
             }
-            self.receipt = Some(digest);
         }
         Ok(Step::Keep(Box::new(receipt)))
     }
@@ -185,6 +203,7 @@ impl Breach {
             Self::Credential => "receipt_credential_unknown",
             Self::OtherRequest => "receipt_other_request",
             Self::TwoReceipts => "receipt_second",
+            Self::Checkpoint { .. } => "receipt_checkpoint",
             Self::NoReceipt => "receipt_missing",
             Self::AfterEnd => "engine_after_end",
         }

@@ -239,12 +239,35 @@ async fn receipts_are_kept_once_and_read_after_a_restart() {
     let open = Open::at(&path).await;
     let found = open.store.receipt(&about.id).await.unwrap();
     let wanted = StoredReceipt {
-        compact: receipt.compact().to_owned(),
+        compact: Some(receipt.compact().to_owned()),
+        checkpoints: Vec::new(),
         sub: None,
         credential: signer.credential.compact().to_owned(),
     };
     assert_eq!(found, Some(wanted));
     assert_eq!(open.store.receipt(&request_id(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn checkpoints_are_read_beside_the_receipt() {
+    let (_dir, path) = folder();
+    let open = Open::at(&path).await;
+    let signer = Signer::new(5);
+    keep_credential(&open.store, &signer).await;
+    let part = |seq, part| {
+        let about = About::unsigned(request_id(1));
+        signer.verified(&About { seq, part, ..about })
+    };
+    let (first, second, last) = (part(0, 1), part(1, 2), part(2, 0));
+    for (receipt, is_last) in [(&first, false), (&second, false), (&last, true)] {
+        let kept = open.store.keep_receipt(receipt).await.unwrap();
+        assert_eq!(kept, Kept::Stored);
+        let found = open.store.receipt(&request_id(1)).await.unwrap().unwrap();
+        assert_eq!(found.compact.is_some(), is_last);
+    }
+    let found = open.store.receipt(&request_id(1)).await.unwrap().unwrap();
+    assert_eq!(found.checkpoints, [first.compact(), second.compact()]);
+    assert_eq!(found.compact.as_deref(), Some(last.compact()));
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use http::StatusCode;
 use protocol::admission::{self, SignedAdmission};
 use protocol::credential::{SignedCredential, VerifiedCredential};
 use protocol::receipt::{
-    Closing, Finish, ModelRef, Numerics, OpenReceipt, Opening, RequestLine, Salt, SignedReceipt,
+    Closing, Finish, ModelRef, Numerics, OpenReceipt, Opening, Receipt, RequestLine, Salt,
+    SignedReceipt,
 };
 use protocol::request_signature::{self, Policy, RequestHead};
 use protocol::{Did, Digest, JobId, ModelDigest, RequestId, SigningKey, UnixMs};
@@ -39,6 +40,8 @@ pub enum Does {
     Die,
     /// One delta, then an orderly end without anything that belongs there.
     Stop,
+    /// One delta with a checkpoint, then as above.
+    StateAndStop,
     /// One delta, then nothing until it is cancelled.
     Hang,
     /// No answer at all until it is cancelled.
@@ -267,6 +270,12 @@ async fn stream(inner: Arc<Inner>, does: Does, mut accepted: Accepted, producer:
             return producer.fail("dying");
         }
         Does::Stop => return producer.finish(),
+        Does::StateAndStop => {
+            let mut event = chunk(&accepted.id, json!({"content": ""}));
+            event["receipt"] = json!(inner.checkpoint(&accepted.open).compact());
+            let _ = send(event).await;
+            return producer.finish();
+        }
         Does::Garbage => {
             let _ = producer
                 .send(Bytes::from_static(b"data: garbage\n\n"))
@@ -368,8 +377,16 @@ impl Inner {
     }
 
     fn close(&self, open: OpenReceipt, finish: Finish) -> SignedReceipt {
+        self.sign(finish, |closing| open.close(closing))
+    }
+
+    fn checkpoint(&self, open: &OpenReceipt) -> SignedReceipt {
+        self.sign(Finish::Open, |closing| open.checkpoint(1, closing))
+    }
+
+    fn sign(&self, finish: Finish, close: impl FnOnce(Closing) -> Receipt) -> SignedReceipt {
         let mut chain = self.chain.lock().unwrap();
-        let receipt = open.close(Closing {
+        let receipt = close(Closing {
             to_ms: now(),
             unfinished: finish,
             seq: chain.0,

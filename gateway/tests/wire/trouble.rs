@@ -3,6 +3,7 @@
 use http::Request;
 use http_body_util::BodyExt;
 use protocol::receipt::Finish;
+use serde_json::json;
 use transport::{Body, Connector, Http};
 
 use crate::client::{CHAT, Client, ask, unsigned};
@@ -50,6 +51,25 @@ async fn death_in_mid_stream() {
 #[tokio::test]
 async fn an_end_in_mid_stream() {
     check_spoiled(Does::Stop, "Hel", "engine_lost").await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_outlives_the_engine() {
+    let cluster = Cluster::start().await;
+    let (ann, bob, front) = (Client::new(11), Client::new(12), &cluster.front);
+    cluster.engine.does(Does::StateAndStop);
+    let answer = front.send(ann.chat(&front.http, &ask(true))).await;
+    let told = ("Hel".to_owned(), "engine_lost".to_owned());
+    assert_eq!(answer.told(), told);
+    let read = front.receipt(&ann, answer.request_id()).await.json();
+    assert_eq!(read["checkpoints"], json!([answer.streamed_receipt()]));
+    assert_eq!(read["chain"].as_array().unwrap().len(), 1);
+    assert!(
+        read.get("receipt").is_none(),
+        "the engine signed no last one"
+    );
+    let read = front.receipt(&bob, answer.request_id()).await;
+    assert_eq!(read.error(), (404, "receipt_not_found".to_owned()));
 }
 
 #[tokio::test]

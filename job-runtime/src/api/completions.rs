@@ -20,10 +20,9 @@ use super::{Job, Process, json_response};
 use crate::admit::Admitted;
 use crate::ambient;
 use crate::engine::Submission;
-use crate::mailbox::{AnswerReader, AnswerWriter, mailbox};
+use crate::mailbox::{AnswerReader, mailbox};
 use crate::notary::Stated;
-use crate::prefixes::Scope;
-use crate::prepare::{PrepareError, Prepared, Preparer, SeedSource};
+use crate::prepare::{PrepareError, Preparer, SeedSource};
 use crate::problem::{self, Problem};
 use crate::reply::{self, Form};
 use crate::statement::Statement;
@@ -150,7 +149,23 @@ async fn complete(
     let model = Arc::clone(&job.preparer.model);
     let form = Form::new(admitted.id, began.from_ms.as_secs(), &prepared, model);
     let streamed = prepared.ask.stream;
-    job.submit(prepared, statement, scope, writer, began)?;
+    let submission = Submission {
+        open: statement.pass(),
+        prompt: prepared.prompt,
+        sampling: prepared.sampling,
+        logprobs: prepared.ask.logprobs,
+        scope,
+        // An answer in one piece arrives with its receipt or not at all.
+        checkpoint_tokens: match streamed {
+            true => process.config.limits.checkpoint_tokens,
+            false => 0,
+        },
+        answer: writer,
+        began: began.at,
+    };
+    job.inbox
+        .submit(submission)
+        .map_err(|_ended| problem::engine_lost())?;
     reply(form, streamed, reader, (permit, listed)).await
 }
 
@@ -254,28 +269,6 @@ impl Job {
         done.await
             .inspect_err(|error| tracing::error!(%error, "preparing a request"))
             .ok()
-    }
-
-    fn submit(
-        &self,
-        prepared: Prepared,
-        statement: Statement,
-        scope: Option<Scope>,
-        answer: AnswerWriter,
-        began: Began,
-    ) -> Result<(), Problem> {
-        let submission = Submission {
-            open: statement.pass(),
-            prompt: prepared.prompt,
-            sampling: prepared.sampling,
-            logprobs: prepared.ask.logprobs,
-            scope,
-            answer,
-            began: began.at,
-        };
-        self.inbox
-            .submit(submission)
-            .map_err(|_ended| problem::engine_lost())
     }
 }
 

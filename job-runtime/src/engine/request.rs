@@ -24,9 +24,21 @@ pub(crate) struct Submission {
     pub logprobs: Option<u8>,
     /// With whom it shares prefixes.
     pub scope: Option<Scope>,
+    /// Tokens between two checkpoints; 0: none.
+    pub checkpoint_tokens: u32,
     pub answer: AnswerWriter,
     /// When the job began to read the request.
     pub began: Instant,
+}
+
+/// Where the checkpoints of a request are.
+struct Checkpoints {
+    /// Tokens from one to the next; 0: there are none.
+    every: u32,
+    /// How many there are.
+    part: u32,
+    /// Tokens that the last one states.
+    stated: u32,
 }
 
 /// A request that is alive.
@@ -41,6 +53,7 @@ pub(super) struct Request {
     /// Choices that haven't ended.
     choices: u8,
     usage: Usage,
+    checkpoints: Checkpoints,
     began: Instant,
     /// It has been in the batch.
     admitted: bool,
@@ -62,6 +75,11 @@ impl Request {
             usage: Usage {
                 prompt,
                 ..Usage::default()
+            },
+            checkpoints: Checkpoints {
+                every: submission.checkpoint_tokens,
+                part: 0,
+                stated: 0,
             },
             began: submission.began,
             admitted: false,
@@ -139,8 +157,20 @@ impl Request {
         self.choices == 0
     }
 
-    /// Shows a delta that [`Request::absorb`] took and that didn't end the request.
-    pub(super) fn show(&self, delta: Delta) {
+    /// Shows a delta that [`Request::absorb`] took and that didn't end the request, with
+    /// a checkpoint if one is due.
+    pub(super) fn show(&mut self, mut delta: Delta, notary: &Notary) {
+        let drawn = self.usage.completion;
+        let Checkpoints {
+            every,
+            part,
+            stated,
+        } = &mut self.checkpoints;
+        if *every > 0 && drawn - *stated >= *every {
+            (*part, *stated) = (*part + 1, drawn);
+            let signed = notary.checkpoint(&self.open, *part, Trace::claim(&self.traces));
+            delta.checkpoint = Some(Box::new(signed));
+        }
         self.answer.push(delta);
     }
 

@@ -197,6 +197,7 @@ impl<C> Sequence<C> {
             tokens,
             logprobs,
             finish,
+            checkpoint: None,
         }
     }
 }

@@ -23,6 +23,7 @@ struct Bench {
     metrics: Arc<Metrics>,
     requests: u8,
     sharing: PrefixSharing,
+    checkpoint_tokens: u32,
     /// Who asks.
     client: Option<protocol::Did>,
 }
@@ -34,6 +35,7 @@ struct Read {
     tokens: Vec<Vec<u32>>,
     finishes: Vec<Option<Finish>>,
     logprobs: Vec<(u32, usize)>,
+    checkpoints: Vec<Receipt>,
     end: Option<End>,
 }
 
@@ -58,8 +60,28 @@ impl Read {
             self.finishes[choice] = self.finishes[choice].or(delta.finish);
             let logprobs = delta.logprobs.iter().map(|l| (l.token, l.offset));
             self.logprobs.extend(logprobs);
+            if let Some(checkpoint) = delta.checkpoint {
+                self.checkpoint(checkpoint.unverified().clone());
+            }
         }
         self.end = news.end.or(self.end.take());
+    }
+
+    /// A checkpoint, which must be about exactly what was read until now.
+    fn checkpoint(&mut self, receipt: Receipt) {
+        for (choice, output) in receipt.output.iter().enumerate() {
+            assert_eq!(
+                output.text_sha256,
+                Digest::of(self.texts[choice].as_bytes())
+            );
+            assert_eq!(
+                output.tokens_sha256,
+                Digest::of_tokens(&self.tokens[choice])
+            );
+            let finish = self.finishes[choice].unwrap_or(Finish::Open);
+            assert_eq!(output.finish, finish);
+        }
+        self.checkpoints.push(receipt);
     }
 
     /// The receipt, which must be about exactly what was read.
@@ -127,6 +149,7 @@ impl Bench {
             metrics,
             requests: 0,
             sharing: PrefixSharing::Off,
+            checkpoint_tokens: 0,
             client: None,
         }
     }
@@ -155,6 +178,7 @@ impl Bench {
             prompt,
             sampling,
             logprobs: Some(1),
+            checkpoint_tokens: self.checkpoint_tokens,
             scope: self.sharing.scope(self.client.as_ref()),
             answer,
             began: Instant::now(),
@@ -616,5 +640,40 @@ fn a_step_without_blocks_costs_nobody_the_answer() {
             read.receipt().trace,
             trace(&letter.to_string(), &read.tokens)
         );
+    }
+}
+
+#[test]
+fn checkpoints_state_what_was_read_until_then() {
+    for (n, often) in [(1, false), (1, true), (3, false), (3, true)] {
+        let mut bench = Bench::new();
+        bench.checkpoint_tokens = 7;
+        let stop = vec!["kl".to_owned(), "mo".to_owned()];
+        let reader = bench.ask("a", |s| (s.n, s.stop, s.temperature) = (n, stop, 3.0));
+        let mut read = Read::of(&reader, n.into());
+        while bench.turns(if often { 1 } else { 100 }) > 0 {
+            read.more(&reader);
+        }
+        let receipt = read.receipt();
+        let drawn: u32 = receipt.output.iter().map(|output| output.tokens).sum();
+        let parts: Vec<_> = read
+            .checkpoints
+            .iter()
+            .map(|receipt| receipt.part)
+            .collect();
+        // The last one may have been due when the request ended.
+        assert!(
+            [drawn / 7, (drawn - 1) / 7].contains(&(parts.len() as u32)),
+            "{drawn} {parts:?}"
+        );
+        assert_eq!(parts, (1..=parts.len() as u32).collect::<Vec<_>>());
+        let all = read.checkpoints.iter().chain([&receipt]);
+        let numbers: Vec<_> = all.map(|receipt| receipt.seq).collect();
+        assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+        let first = &read.checkpoints[0];
+        let so_far: Vec<_> = (first.output.iter().zip(&read.tokens))
+            .map(|(output, tokens)| tokens[..output.tokens as usize].to_vec())
+            .collect();
+        assert_eq!(first.trace, trace("a", &so_far));
     }
 }

@@ -136,12 +136,18 @@ impl Events {
         // Ids that come without text ride on the finish chunk, if there is one.
         let shows_ids = form.token_ids && !delta.tokens.is_empty() && finish.is_none();
         let index = delta.choice;
-        if speaks || shows_ids {
+        // It states this delta too, so it rides on the last chunk of it.
+        let checkpoint = delta.checkpoint.as_deref();
+        let (early, receipt) = match finish {
+            None => (checkpoint, None),
+            Some(_) => (None, receipt.or(checkpoint)),
+        };
+        if speaks || shows_ids || early.is_some() {
             let piece = match form.kind {
                 Kind::Chat => Piece::Chat(chat::text(form, delta)),
                 Kind::Completion => Piece::Completion(completion::text(form, delta)),
             };
-            self.chunk(form, index, piece, None);
+            self.chunk(form, index, piece, early);
         }
         let Some(finish) = finish else { return };
         let ids: &[u32] = if speaks { &[] } else { &delta.tokens };

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use job_runtime::EngineLimits;
 use protocol::Digest;
-use protocol::receipt::Finish;
+use protocol::receipt::{Finish, SignedReceipt};
 use protocol::request_signature;
 use protocol::sampling::SeedBy;
 use serde_json::{Value, json};
@@ -130,6 +130,44 @@ async fn a_cached_prefix_changes_no_bit_and_is_shared_with_nobody() {
     while gateway.metric("kv_cache_usage_perc").await > 0.0 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_long_stream_carries_checkpoints() {
+    let limits = EngineLimits {
+        checkpoint_tokens: 8,
+        ..EngineLimits::default()
+    };
+    let gateway = Gateway::start(limits).await;
+    let ask = json!({ "stream": true, "n": 2, "temperature": 1, "seed": 5, "max_tokens": 30 });
+    let answer = gateway.complete(with(chat("Tell me a story."), ask)).await;
+    let mut texts = [String::new(), String::new()];
+    let mut parts = Vec::new();
+    for chunk in answer.chunks() {
+        for choice in chunk["choices"].as_array().unwrap() {
+            let index = choice["index"].as_u64().unwrap() as usize;
+            texts[index].push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+        }
+        let Some(compact) = chunk["receipt"].as_str() else {
+            continue;
+        };
+        let receipt = SignedReceipt::parse(compact).unwrap();
+        let claims = receipt.unverified();
+        for (text, output) in texts.iter().zip(&claims.output) {
+            assert_eq!(output.text_sha256, Digest::of(text.as_bytes()), "{parts:?}");
+        }
+        assert!(claims.trace.is_some());
+        parts.push(claims.part);
+    }
+    let (last, checkpoints) = parts.split_last().unwrap();
+    assert_eq!(*last, 0);
+    assert!(checkpoints.len() > 1);
+    assert!(
+        checkpoints
+            .iter()
+            .zip(1..)
+            .all(|(part, number)| *part == number)
+    );
 }
 
 #[tokio::test]

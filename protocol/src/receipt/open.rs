@@ -53,7 +53,7 @@ pub struct Closing {
 }
 
 /// A receipt whose output isn't closed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OpenReceipt {
     opening: Opening,
     prompt_tokens_sha256: Digest,
@@ -62,7 +62,7 @@ pub struct OpenReceipt {
     choices: Vec<Choice>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Choice {
     text: Hasher,
     token_ids: Hasher,
@@ -127,15 +127,38 @@ impl OpenReceipt {
             .get_or_insert(finish);
     }
 
+    /// States what there is so far as checkpoint `part`, from 1: every choice that
+    /// hasn't ended is open, whatever `closing` says. The receipt stays open too.
+    ///
+    /// # Panics
+    ///
+    /// If every choice has ended, or `part` is 0.
+    pub fn checkpoint(&self, part: u32, closing: Closing) -> Receipt {
+        let goes_on = self.choices.iter().any(|choice| choice.finish.is_none());
+        assert!(part > 0 && goes_on, "a checkpoint is of what goes on");
+        let unfinished = Finish::Open;
+        self.clone().state(
+            part,
+            Closing {
+                unfinished,
+                ..closing
+            },
+        )
+    }
+
     /// Closes the output; sign what comes out.
     pub fn close(self, closing: Closing) -> Receipt {
+        self.state(0, closing)
+    }
+
+    fn state(self, part: u32, closing: Closing) -> Receipt {
         let opening = self.opening;
         Receipt {
             v: 1,
             domain: super::DOMAIN.to_owned(),
             salt: opening.salt,
             jti: opening.jti,
-            part: 0,
+            part,
             job: opening.job,
             seq: closing.seq,
             prev: closing.prev,

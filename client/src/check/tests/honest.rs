@@ -31,6 +31,10 @@ pub(super) struct Parts {
     pub(super) receipt: Option<String>,
     pub(super) typ: &'static str,
     pub(super) stored: Option<String>,
+    /// Checkpoints of the answer so far, each when "Hel" had come.
+    pub(super) checkpoints: Vec<Receipt>,
+    /// Whether the gateway keeps them.
+    pub(super) kept: bool,
     pub(super) trust: Trust,
 }
 
@@ -183,6 +187,8 @@ pub(super) fn honest() -> Parts {
         receipt: None,
         typ: receipt::TYP,
         stored: None,
+        checkpoints: vec![],
+        kept: true,
         trust: Trust {
             gateway: Some(key(GATEWAY).did()),
             known: KnownGateways::default(),
@@ -217,10 +223,53 @@ impl Parts {
         (receipt, chain)
     }
 
-    pub(super) fn judge(mut self) -> Result<Accepted, Rejection> {
+    /// What a checkpoint says when "Hel" has come.
+    pub(super) fn checkpoint(&self) -> Receipt {
+        let mut claims = self.claims.clone();
+        claims.part = 1;
+        claims.output[0] = Output {
+            text_sha256: Digest::of(b"Hel"),
+            tokens_sha256: Digest::of_tokens(&[5]),
+            tokens: 1,
+            finish: Finish::Open,
+        };
+        claims
+    }
+
+    pub(super) fn judge(self) -> Result<Accepted, Rejection> {
+        let (trust, sent, received, proof) = self.arrive();
+        trust.judge(&sent, &received, Ok(&proof))
+    }
+
+    /// The answer breaks off; what its latest checkpoint proves of it.
+    pub(super) fn proven(mut self) -> Option<Result<Proven, Rejection>> {
+        self.answer.done = false;
+        let (trust, sent, received, proof) = self.arrive();
+        assert!(trust.judge(&sent, &received, Ok(&proof)).is_err());
+        trust.proven(&sent, &received, &proof.chain)
+    }
+
+    fn arrive(mut self) -> (Trust, Sent, Received, Proof) {
         let (receipt, chain) = self.seal();
+        let checkpoints = self.checkpoints.into_iter().map(|mut claims| {
+            claims.cred = self.claims.cred;
+            jws::sign(&key(self.receipt_key), self.typ, &claims)
+        });
+        let checkpoints: Vec<String> = checkpoints.collect();
+        for receipt in &checkpoints {
+            let choices = vec![Progress {
+                text_bytes: 3,
+                token_ids: Some(1),
+                finish: None,
+            }];
+            let receipt = receipt.clone();
+            self.answer
+                .checkpoints
+                .push(Checkpoint { receipt, choices });
+        }
         let proof = Proof {
-            receipt: self.stored.unwrap_or(receipt.clone()),
+            receipt: Some(self.stored.unwrap_or(receipt.clone())),
+            checkpoints: if self.kept { checkpoints } else { vec![] },
             chain,
         };
         self.answer.receipt = Some(receipt);
@@ -232,6 +281,6 @@ impl Parts {
             fault: self.fault,
             at: UnixMs(self.received_ms),
         };
-        self.trust.judge(&self.sent, &received, Ok(&proof))
+        (self.trust, self.sent, received, proof)
     }
 }

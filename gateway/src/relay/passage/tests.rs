@@ -180,6 +180,34 @@ fn two_receipts_for_one_request() {
     assert_eq!(setting.last(&events), Err("receipt_second"));
 }
 
+#[test]
+fn checkpoints_come_in_order_and_before_the_end() {
+    let setting = Setting::new();
+    let sign = |seq, part| {
+        let about = About {
+            seq,
+            part,
+            ..setting.about.clone()
+        };
+        finish(setting.signer.sign(&about).compact())
+    };
+    let checkpoints = [sign(0, 1), sign(1, 2)];
+    assert_eq!(setting.last(&checkpoints), Ok("keep"));
+    let [first, second] = checkpoints;
+    let last = sign(2, 0);
+    let all = [first.clone(), second.clone(), last.clone(), done()];
+    assert_eq!(setting.last(&all[..3]), Ok("keep"));
+    assert_eq!(setting.last(&all), Ok("done"));
+    let told = setting.last(&[first.clone(), done()]);
+    assert_eq!(told, Err("receipt_missing"), "a checkpoint is no end");
+    assert_eq!(setting.last(&[second.clone()]), Err("receipt_checkpoint"));
+    assert_eq!(
+        setting.last(&[first.clone(), sign(1, 1)]),
+        Err("receipt_checkpoint")
+    );
+    assert_eq!(setting.last(&[last, first]), Err("receipt_second"));
+}
+
 /// A whole reply: its status, its body, what becomes of it.
 fn check_reply(status: u16, body: &str, wanted: Result<&str, &str>) {
     let setting = Setting::new();

@@ -75,6 +75,25 @@ fn a_refused_request_has_one_empty_choice() {
 }
 
 #[test]
+fn a_checkpoint_states_what_there_is_and_closes_nothing() {
+    let mut open = OpenReceipt::begin(opening());
+    open.sampling(sampling(2));
+    open.absorb(0, 10, "He");
+    open.absorb(1, 20, "A");
+    open.finish(1, Finish::Stop);
+    let receipt = open.checkpoint(1, closing());
+    assert_eq!(receipt.part, 1);
+    let finishes: Vec<_> = receipt.output.iter().map(|output| output.finish).collect();
+    assert_eq!(finishes, [Finish::Open, Finish::Stop]);
+    assert_eq!(receipt.output[0].text_sha256, Digest::of(b"He"));
+    assert!(SignedReceipt::parse(receipt.sign(&key()).compact()).is_ok());
+    open.absorb(0, 11, "llo");
+    let receipt = open.close(closing());
+    assert_eq!((receipt.part, receipt.output[0].tokens), (0, 2));
+    assert_eq!(receipt.output[0].text_sha256, Digest::of(b"Hello"));
+}
+
+#[test]
 fn each_choice_has_its_own_hashes_and_end() {
     let mut open = OpenReceipt::begin(opening());
     open.prompt(&[7, 8, 9]);
