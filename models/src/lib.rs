@@ -26,7 +26,9 @@ pub use exact::{
 };
 pub use gguf::GgufError;
 pub use model::{LoadError, Model, ModelConfig};
-pub use sampler::{Drawn, Logprobs, SampleError, Sampler, log_softmax_top};
+pub use sampler::{
+    Drawn, Logprobs, Rule, SampleError, Sampler, Standing, Weighed, log_softmax_top,
+};
 pub use template::{ChatTemplate, TemplateError};
 pub use token_mask::TokenMask;
 pub use tokenizer::{Special, Tokenizer, TokenizerError};

@@ -1,29 +1,33 @@
 //! Philox4x32-10, a counter-based random function (Salmon, Moraes, Dror and
 //! Shaw, SC 2011): 128 bits of counter and 64 of key to 128 random bits.
 
-/// The function of a 64-bit key, low word first.
+pub(crate) const ROUNDS: usize = 10;
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
+
+/// The keys of the rounds, for a key of 64 bits, its low word first.
+pub(crate) fn keys(key: u64) -> [[u32; 2]; ROUNDS] {
+    const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
+    let key = [key as u32, (key >> 32) as u32];
+    std::array::from_fn(|round| {
+        let add = |i: usize| key[i].wrapping_add(WEYL[i].wrapping_mul(round as u32));
+        [add(0), add(1)]
+    })
+}
+
+/// The function of a key of 64 bits, its low word first.
 #[inline]
 pub(crate) fn philox(key: u64, counter: [u32; 4]) -> [u32; 4] {
-    const ROUNDS: usize = 10;
-    const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
-    const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
-    let mut key = [key as u32, (key >> 32) as u32];
-    let mut x = counter;
-    for round in 0..ROUNDS {
-        if round > 0 {
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
-        }
+    let high = |product: u64| (product >> 32) as u32;
+    keys(key).into_iter().fold(counter, |x, key| {
         let a = u64::from(x[0]) * u64::from(MULTIPLIERS[0]);
         let b = u64::from(x[2]) * u64::from(MULTIPLIERS[1]);
-        let high = |product: u64| (product >> 32) as u32;
-        x = [
+        [
             high(b) ^ x[1] ^ key[0],
             b as u32,
             high(a) ^ x[3] ^ key[1],
             a as u32,
-        ];
-    }
-    x
+        ]
+    })
 }
 
 #[cfg(test)]

@@ -3,21 +3,30 @@
 //! Every number is a pure function of the parameters, the logits and the
 //! position, so that a verifier can check any position alone. Normative in
 //! `docs/spec/sampling.md`, whose rules are cited here; what is faster than the
-//! rules must give the same. Start at [`Sampler::sample`].
+//! rules must give the same. Start at [`Sampler::sample`]; a draw goes through
+//! `adjusted` (section 3 and 4), `survivors` (5) and `noise` (6).
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 
 use protocol::sampling::Sampling;
 
-use crate::math;
+use crate::exact::Level;
 use crate::model::ModelConfig;
 use crate::token_mask::TokenMask;
 
+mod adjusted;
+mod blocks;
+mod logprobs;
 mod noise;
 mod survivors;
+mod weigh;
 
+use adjusted::{Adjusted, Scratch};
 use noise::Noise;
 use survivors::Survivors;
+
+pub use logprobs::{Logprobs, log_softmax_top};
+pub use weigh::{Rule, Standing, Weighed};
 
 /// Draws the tokens of one request.
 #[derive(Debug, Clone)]
@@ -26,6 +35,7 @@ pub struct Sampler {
     vocab: usize,
     /// What may not be drawn before `min_tokens`.
     ends: Vec<u32>,
+    level: Level,
 }
 
 /// A drawn token.
@@ -54,13 +64,20 @@ pub enum SampleError {
     },
 }
 
-/// Raw log-probabilities at one position, before any sampling parameter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Logprobs {
-    /// The chosen token's.
-    pub chosen: f32,
-    /// The likeliest tokens', descending, ties by id.
-    pub top: Vec<(u32, f32)>,
+/// What a draw starts from, beside the parameters (spec 2).
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    choice: u8,
+    position: u32,
+    logits: &'a [f32],
+    prompt: &'a [u32],
+    output: &'a [u32],
+    mask: Option<&'a TokenMask>,
+}
+
+thread_local! {
+    /// Memory for a draw, so that none is taken for each.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl Sampler {
@@ -74,6 +91,7 @@ impl Sampler {
             parameters: sampling.clone(),
             vocab: model.vocab,
             ends,
+            level: Level::detect(),
         }
     }
 
@@ -101,132 +119,26 @@ impl Sampler {
         output_so_far: &[u32],
         mask: Option<&TokenMask>,
     ) -> Result<Drawn, SampleError> {
-        if logits.len() != self.vocab {
-            return Err(SampleError::Length {
-                expected: self.vocab,
-                found: logits.len(),
-            });
-        }
-        if !math::all_finite(logits) {
-            return Err(SampleError::NotFinite);
-        }
-        let mut values: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
-        self.adjust(&mut values, prompt, output_so_far);
-        self.exclude(&mut values, output_so_far.len(), mask);
-        let best = self.best(&values)?;
-        if self.parameters.temperature == 0.0 {
-            return Ok(Drawn { token: best }); // spec 4.1
-        }
-        // spec 4.2
-        let max = values[best as usize];
-        for value in &mut values {
-            *value = (*value - max) / self.parameters.temperature;
-        }
-        let survivors = Survivors::of(&values, &self.parameters);
-        let noise = Noise::new(self.parameters.seed, position, choice);
-        Ok(Drawn {
-            token: noise.winner(&values, &survivors, best),
+        let input = Input {
+            choice,
+            position,
+            logits,
+            prompt,
+            output: output_so_far,
+            mask,
+        };
+        SCRATCH.with_borrow_mut(|scratch| {
+            let (adjusted, found) = Adjusted::new(self, &input, scratch)?;
+            if self.parameters.temperature == 0.0 {
+                return Ok(Drawn {
+                    token: adjusted.best.0, // spec 4.1
+                });
+            }
+            let survivors = Survivors::of(&adjusted, &self.parameters, found);
+            let noise = Noise::new(self, &input);
+            let (token, _) = noise.winner(&adjusted, survivors.last());
+            Ok(Drawn { token })
         })
-    }
-
-    /// Bias and penalties. Spec 3.1 to 3.4.
-    fn adjust(&self, values: &mut [f64], prompt: &[u32], output: &[u32]) {
-        let Sampling {
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-            ..
-        } = self.parameters;
-        for (&id, bias) in &self.parameters.logit_bias {
-            if let Some(value) = values.get_mut(id as usize) {
-                *value += bias; // spec 3.1
-            }
-        }
-        if repetition_penalty != 1.0 {
-            // spec 3.2
-            for id in tally(prompt.iter().chain(output)).into_keys() {
-                let Some(value) = values.get_mut(id as usize) else {
-                    continue;
-                };
-                let divide = *value > 0.0;
-                *value = if divide {
-                    *value / repetition_penalty
-                } else {
-                    *value * repetition_penalty
-                };
-            }
-        }
-        if frequency_penalty != 0.0 || presence_penalty != 0.0 {
-            // spec 3.3 and 3.4
-            for (id, count) in tally(output) {
-                let Some(value) = values.get_mut(id as usize) else {
-                    continue;
-                };
-                *value -= frequency_penalty * f64::from(count);
-                *value -= presence_penalty;
-            }
-        }
-    }
-
-    /// What mustn't be drawn. Spec 3.5 and 3.6.
-    fn exclude(&self, values: &mut [f64], drawn: usize, mask: Option<&TokenMask>) {
-        let none_but_ends = |mask: &TokenMask| mask.ids().all(|id| self.ends.contains(&id));
-        if let Some(mask) = mask {
-            for (id, value) in (0u32..).zip(values.iter_mut()) {
-                if !mask.allows(id) {
-                    *value = f64::NEG_INFINITY;
-                }
-            }
-        }
-        if drawn < self.parameters.min_tokens as usize && !mask.is_some_and(none_but_ends) {
-            for &id in &self.ends {
-                if let Some(value) = values.get_mut(id as usize) {
-                    *value = f64::NEG_INFINITY;
-                }
-            }
-        }
-    }
-
-    /// The token with the greatest value, the lowest id of several.
-    fn best(&self, values: &[f64]) -> Result<u32, SampleError> {
-        let (mut best, mut max) = (0, f64::NEG_INFINITY);
-        for (id, &value) in (0u32..).zip(values) {
-            if value > max {
-                (best, max) = (id, value);
-            }
-            if value.is_nan() || value == f64::INFINITY {
-                return Err(SampleError::NotFinite);
-            }
-        }
-        if max == f64::NEG_INFINITY {
-            Err(SampleError::Nothing)
-        } else {
-            Ok(best)
-        }
-    }
-}
-
-fn tally<'a>(ids: impl IntoIterator<Item = &'a u32>) -> BTreeMap<u32, u32> {
-    let mut counts = BTreeMap::new();
-    for &id in ids {
-        *counts.entry(id).or_insert(0) += 1;
-    }
-    counts
-}
-
-/// Log-softmax of the logits: the chosen token's, and the `k` likeliest.
-pub fn log_softmax_top(logits: &[f32], k: usize, chosen: u32) -> Logprobs {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| f64::from(math::exp(logit - max)))
-        .sum();
-    let log_sum = libm::log(sum);
-    let logprob = |id: u32| (f64::from(logits[id as usize] - max) - log_sum) as f32;
-    let top = survivors::greatest(logits, k);
-    Logprobs {
-        chosen: logprob(chosen),
-        top: top.into_iter().map(|id| (id, logprob(id))).collect(),
     }
 }
 

@@ -302,52 +302,123 @@ fn by_the_rules(values: &[f64], parameters: &Sampling, position: u32) -> u32 {
     ) as u32
 }
 
+/// Section 3 as it is written, but for what is excluded.
+fn adjusted(logits: &[f32], parameters: &Sampling, prompt: &[u32], output: &[u32]) -> Vec<f64> {
+    let adjust = |(id, logit): (u32, &f32)| {
+        let mut v = f64::from(*logit);
+        v += parameters.logit_bias.get(&id).unwrap_or(&0.0);
+        let count = output.iter().filter(|o| **o == id).count();
+        if parameters.repetition_penalty != 1.0 && (count > 0 || prompt.contains(&id)) {
+            v = if v > 0.0 {
+                v / parameters.repetition_penalty
+            } else {
+                v * parameters.repetition_penalty
+            };
+        }
+        if count > 0 {
+            v -= parameters.frequency_penalty * count as f64;
+            v -= parameters.presence_penalty;
+        }
+        v
+    };
+    (0u32..).zip(logits).map(adjust).collect()
+}
+
+/// Logits of many shapes: ties everywhere, flat, one far ahead, huge, all but zero.
+fn logits() -> impl Strategy<Value = Vec<f32>> {
+    let some = |one: BoxedStrategy<f32>| prop::collection::vec(one, 1..700);
+    let ties = (-12i8..12, 1.0f32..3.0).prop_map(|(n, scale)| f32::from(n) / scale.floor());
+    prop_oneof![
+        some(ties.boxed()),
+        some((-20.0f32..5.0).boxed()),
+        some(prop::sample::select(vec![0.0f32, -0.0]).boxed()),
+        some(prop::sample::select(vec![30.0f32, -3.0, -3.5, -3.25, 0.0, -0.0]).boxed()),
+        some((-3.4e38f32..3.4e38).boxed()),
+        some((-1e-40f32..1e-40).boxed()),
+    ]
+}
+
+const TEMPERATURES: [f64; 9] = [1e-300, 1e-6, 0.3, 1.0, 1.7, 50.0, 1e15, 1e25, 1e300];
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn short_cuts_change_nothing(
-        // Few distinct values, so that there are ties everywhere.
-        logits in prop::collection::vec(-12i8..12, 1..700),
-        scale in 1.0f32..3.0,
+        logits in logits(),
         seed: u64,
         position in 0u32..9000,
-        temperature in prop::sample::select(vec![0.3, 1.0, 1.7]),
-        top_k in prop::sample::select(vec![0, 1, 5, 100, 1000]),
-        top_p in prop::sample::select(vec![1.0, 0.999, 0.9, 0.3]),
-        min_p in prop::sample::select(vec![0.0, 0.001, 0.2]),
+        temperature in prop::sample::select(TEMPERATURES.to_vec()),
+        top_k in prop::sample::select(vec![0, 0, 1, 5, 100, 1000]),
+        top_p in prop::sample::select(vec![1.0, 1.0, 0.999_999_999_999, 0.999, 0.9, 0.3, 0.0]),
+        min_p in prop::sample::select(vec![0.0, 0.0, 1e-300, 0.001, 0.2, 1.0]),
+        penalties in prop::sample::select(vec![
+            (1.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.3, 0.0, 0.0), (0.7, 0.5, 0.25), (1.0, -1.0, 0.0),
+        ]),
+        bias in prop::sample::select(vec![None, None, Some((3, 2.5)), Some((0, -100.0)), Some((9999, 5.0))]),
+        context in prop::collection::vec(0u32..800, 0..40),
+        claimed in 0u32..700,
     ) {
-        let logits: Vec<f32> = logits.into_iter().map(|logit| f32::from(logit) / scale).collect();
         let parameters = parameters(|s| {
             (s.seed, s.temperature) = (Seed(seed), temperature);
             (s.top_k, s.top_p, s.min_p) = (top_k, top_p, min_p);
+            (s.repetition_penalty, s.frequency_penalty, s.presence_penalty) = penalties;
+            s.logit_bias.extend(bias);
         });
-        let values: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+        let (prompt, output) = context.split_at(context.len() / 2);
+        let values = adjusted(&logits, &parameters, prompt, output);
         let want = by_the_rules(&values, &parameters, position);
-        let sampler = Sampler::new(&parameters, &model(logits.len()));
-        prop_assert_eq!(sampler.sample(0, position, &logits, &[], &[]), Ok(Drawn { token: want }));
-    }
-
-    #[test]
-    fn greatest_is_a_sort(values in prop::collection::vec(0u16..50, 0..3000), k in 0usize..1200) {
-        let mut want: Vec<u32> = (0..values.len() as u32).collect();
-        want.sort_by_key(|&id| (std::cmp::Reverse(values[id as usize]), id));
-        want.truncate(k);
-        prop_assert_eq!(survivors::greatest(&values, k), want);
+        let greedy = Sampling { temperature: 0.0, ..parameters.clone() };
+        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let likeliest = values.iter().position(|value| *value == max).unwrap() as u32;
+        for level in Level::available() {
+            let mut sampler = Sampler::new(&parameters, &model(logits.len()));
+            sampler.level = level;
+            let drawn = sampler.sample(0, position, &logits, prompt, output);
+            prop_assert_eq!(drawn, Ok(Drawn { token: want }), "{:?}", level);
+            let weighed = sampler.weigh(0, position, &logits, prompt, output, None, want);
+            prop_assert_eq!(weighed, Ok(Weighed { drawn: want, standing: Standing::Drawn }));
+            let other = sampler.weigh(0, position, &logits, prompt, output, None, claimed).unwrap();
+            prop_assert_eq!(other.standing == Standing::Drawn, claimed == want);
+            if let Standing::Lost { by } = other.standing {
+                prop_assert!(by >= 0.0);
+            }
+            sampler.parameters = greedy.clone();
+            let drawn = sampler.sample(0, position, &logits, prompt, output);
+            prop_assert_eq!(drawn, Ok(Drawn { token: likeliest }), "{:?}", level);
+        }
     }
 }
 
 #[test]
-fn logprobs_are_log_softmax_of_the_raw_logits() {
-    let logits = [1.0, 3.0, -2.0, 3.0];
-    let found = log_softmax_top(&logits, 3, 2);
-    let shares = softmax(&logits, 1.0);
+fn a_claimed_token_is_told_why_it_lost() {
+    // The noise of position 9: what each of six equals would have.
+    let weigh = |change: fn(&mut Sampling), logits: &[f32], mask: Option<&TokenMask>, claimed| {
+        let sampler = Sampler::new(&parameters(change), &model(logits.len()));
+        let weighed = sampler.weigh(0, 9, logits, &[0], &[], mask, claimed);
+        weighed.unwrap().standing
+    };
+    let logits = [1.0, 9.0, 0.5, 8.0, 2.0, -50.0];
+    let lost = |by| Standing::Lost { by };
+    assert_eq!(weigh(|s| s.temperature = 0.0, &logits, None, 3), lost(1.0));
     assert_eq!(
-        found.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
-        [1, 3, 0]
+        weigh(|s| s.temperature = 0.0, &logits, None, 1),
+        Standing::Drawn
     );
-    for (id, logprob) in found.top.iter().copied().chain([(2, found.chosen)]) {
-        assert!((f64::from(logprob) - libm::log(shares[id as usize])).abs() < 1e-6);
-    }
-    assert_eq!(log_softmax_top(&logits, 9, 0).top.len(), 4);
+    let excluded = |change, mask, claimed| weigh(change, &logits, mask, claimed);
+    let by = Standing::Excluded;
+    assert_eq!(excluded(|s| s.top_k = 2, None, 4), by(Rule::TopK));
+    assert_eq!(excluded(|s| s.min_p = 0.1, None, 4), by(Rule::MinP));
+    assert_eq!(excluded(|s| s.top_p = 0.9, None, 4), by(Rule::TopP));
+    assert_eq!(excluded(|s| s.min_tokens = 1, None, 2), by(Rule::MinTokens));
+    assert_eq!(excluded(|_| (), None, 6), by(Rule::Vocabulary));
+    let mask = TokenMask::of(6, [1, 3]);
+    assert_eq!(excluded(|_| (), Some(&mask), 4), by(Rule::Mask));
+    // Without noise to speak of, the distances are what is lost.
+    let Standing::Lost { by } = weigh(|s| s.temperature = 1e-3, &logits, None, 3) else {
+        panic!("it took part");
+    };
+    assert!((by - 1000.0).abs() < 30.0, "{by}");
 }
 
 proptest! {
