@@ -4,6 +4,8 @@
 
 #[path = "exact/bits.rs"]
 mod bits;
+#[path = "exact/drawn.rs"]
+mod drawn;
 #[path = "exact/model.rs"]
 mod model;
 #[path = "exact/oracle.rs"]

@@ -15,24 +15,31 @@ fn texts() -> Vec<Vec<u32>> {
     oracle("greedy.json").iter().map(text).collect()
 }
 
-static TEXTS: LazyLock<Vec<Vec<u32>>> = LazyLock::new(texts);
+pub static TEXTS: LazyLock<Vec<Vec<u32>>> = LazyLock::new(texts);
 /// What every way of computing the texts must give.
-static EXPECTED: LazyLock<Vec<Output>> =
+pub static EXPECTED: LazyLock<Vec<Output>> =
     LazyLock::new(|| TEXTS.iter().map(|text| score(&MODEL, text)).collect());
 
 /// Panics at the first position where a bit differs.
 fn check(what: &str, text: usize, from: usize, ours: &Output) {
-    let expected = &EXPECTED[text];
-    let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    println!("{what}");
     for (i, (hidden, logits)) in ours.hidden.iter().zip(&ours.logits).enumerate() {
-        let position = from + i;
+        same(text, from + i, hidden, logits);
+    }
+}
+
+/// Panics if a bit of a row isn't what it must be.
+pub fn same(text: usize, position: usize, hidden: &[f32], logits: &[f32]) {
+    let expected = &EXPECTED[text];
+    let differ = |a: &[f32], b: &[f32]| a.iter().zip(b).any(|(a, b)| a.to_bits() != b.to_bits());
+    for (what, ours, expected) in [
+        ("hidden state", hidden, &expected.hidden[position]),
+        ("logits", logits, &expected.logits[position]),
+    ] {
+        assert_eq!(ours.len(), expected.len());
         assert!(
-            bits(hidden) == bits(&expected.hidden[position]),
-            "{what}: text {text}, position {position}: hidden state"
-        );
-        assert!(
-            bits(logits) == bits(&expected.logits[position]),
-            "{what}: text {text}, position {position}: logits"
+            !differ(ours, expected),
+            "text {text}, position {position}: {what}"
         );
     }
 }
@@ -174,4 +181,33 @@ fn unwanted_rows_change_nothing() {
     let output = MODEL.forward(&mut work).unwrap().remove(0);
     assert_eq!(output.hidden.len(), 1);
     check("last row only", 0, text.len() - 1, &output);
+}
+
+/// Attention adds up segments of 256 positions apart: three of them here.
+#[test]
+fn long_sequences_give_the_same_bits() {
+    let text = TEXTS.concat()[..560].to_vec();
+    let whole = score(&MODEL, &text);
+    let mut cache = MODEL.new_cache();
+    let mut step = |tokens: &[u32], want| {
+        let mut work = [Chunk {
+            cache: &mut cache,
+            tokens,
+            logits: want,
+        }];
+        MODEL.forward(&mut work).unwrap().remove(0)
+    };
+    for tokens in text[..499].chunks(83) {
+        step(tokens, Want::No);
+    }
+    let mut position = 499;
+    while position < 560 {
+        // One by one, and then in threes.
+        let count = if position < 530 { 1 } else { 3 };
+        let tokens = &text[position..][..usize::min(count, 560 - position)];
+        for logits in step(tokens, Want::All).logits {
+            assert!(logits == whole.logits[position], "position {position}");
+            position += 1;
+        }
+    }
 }
