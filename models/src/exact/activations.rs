@@ -3,6 +3,7 @@
 
 use super::elementary::{ROUND, rounded_integer};
 use super::level::{Level, for_every_level};
+use super::memory::Floats;
 use super::packed::BLOCK;
 
 /// Thirty-two quantised inputs: each is about `d · (code − zero)`.
@@ -38,7 +39,7 @@ impl QuantisedBlock {
 /// Rows that a linear layer multiplies.
 pub struct Activations {
     columns: usize,
-    floats: Vec<f32>,
+    floats: Floats,
     blocks: Vec<QuantisedBlock>,
 }
 
@@ -47,7 +48,7 @@ impl Activations {
     pub fn new(rows: usize, columns: usize) -> Self {
         Self {
             columns,
-            floats: vec![0.0; rows * columns],
+            floats: Floats::zeroed(rows * columns),
             blocks: vec![QuantisedBlock::ZERO; rows * (columns / BLOCK)],
         }
     }

@@ -14,6 +14,8 @@ use super::rows;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 /// Positions whose weighted values are added up apart.
 pub const SEGMENT: usize = 256;
@@ -117,9 +119,18 @@ fn score(
 ) {
     let dim = queries.head_dim;
     let heads = queries.heads();
+    let few = queries.rows.len() < FEW;
     for block in 0..width / POSITIONS {
         // SAFETY: keys were written before attention started.
         let keys = unsafe { cache.keys(first / POSITIONS + block, layer, head) };
+        if few {
+            let next = first / POSITIONS + block + 1;
+            // SAFETY: as above; values too.
+            match next < (first + width) / POSITIONS {
+                true => fetch(unsafe { cache.keys(next, layer, head) }),
+                false => fetch(unsafe { cache.values(first / POSITIONS, layer, head) }),
+            }
+        }
         let right = Right {
             cells: keys,
             stride: POSITIONS,
@@ -153,6 +164,7 @@ fn weigh(
     let dim = queries.head_dim;
     let heads = queries.heads();
     let count = queries.rows.len() * heads;
+    let few = queries.rows.len() < FEW;
     let Scratch { scores, sums, .. } = scratch;
     for segment in (first..first + width).step_by(SEGMENT) {
         sums.clear();
@@ -161,6 +173,10 @@ fn weigh(
         for block in (segment..end).step_by(POSITIONS) {
             // SAFETY: values were written before attention started.
             let values = unsafe { cache.values(block / POSITIONS, layer, head) };
+            if few && block + POSITIONS < first + width {
+                // SAFETY: as above.
+                fetch(unsafe { cache.values(block / POSITIONS + 1, layer, head) });
+            }
             let whole = block..block + POSITIONS;
             let mut add = |rows: Range<usize>, seen: Range<usize>| {
                 let right = Right {
@@ -197,6 +213,22 @@ fn weigh(
     }
 }
 
+/// Rows below which a block's keys or values are multiplied in less time than
+/// the next block's take to come from memory.
+const FEW: usize = 3;
+
+/// Asks for a block's keys or values of a head, for the next round.
+fn fetch(cells: &[u16]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in cells.chunks(32) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, allowed for any address; SSE is everywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = cells;
+}
+
 fn contains(outer: &Range<usize>, inner: &Range<usize>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
@@ -226,6 +258,12 @@ fn accumulate<'l>(
 ) {
     assert!(right.rows.end * right.stride <= right.cells.len());
     assert!(columns.len() <= right.stride);
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 && columns.len().is_multiple_of(16) {
+        // SAFETY: `Level::available` found AVX-512 F, BW and VL.
+        unsafe { avx512::accumulate(right, left, out, out_stride, columns) };
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if level >= Level::Avx2 && columns.len().is_multiple_of(8) {
         // SAFETY: `Level::available` found AVX2, FMA and F16C.

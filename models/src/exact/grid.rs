@@ -32,6 +32,7 @@ impl<'a, T> Grid<'a, T> {
     /// No other reference to any of these cells may be alive: workers must
     /// ask for disjoint parts.
     #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    #[inline]
     pub unsafe fn part(&self, row: usize, part: Range<usize>) -> &mut [T] {
         assert!(part.start <= part.end && part.end <= self.columns);
         assert!((row + 1) * self.columns <= self.len);

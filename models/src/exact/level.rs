@@ -8,7 +8,7 @@ pub enum Level {
     Portable,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// The same, and AVX-512 (F, BW, VL) with VNNI for linear layers.
+    /// The same, and AVX-512 (F, BW, VL, VNNI).
     Avx512,
 }
 
@@ -64,11 +64,19 @@ macro_rules! for_every_level {
             fn avx2($($arg: $type),*) {
                 body($($arg),*)
             }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl")]
+            fn avx512($($arg: $type),*) {
+                body($($arg),*)
+            }
             match level {
                 crate::exact::level::Level::Portable => body($($arg),*),
                 // SAFETY: `Level::available` found these features.
                 #[cfg(target_arch = "x86_64")]
-                _ => unsafe { avx2($($arg),*) },
+                crate::exact::level::Level::Avx2 => unsafe { avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                crate::exact::level::Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 _ => body($($arg),*),
             }

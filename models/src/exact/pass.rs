@@ -16,6 +16,7 @@ use super::grid::Grid;
 use super::kv::KvTable;
 use super::level::Level;
 use super::linear;
+use super::memory::Floats;
 use super::model::{ExactModel, PASS_ROWS, Scored};
 use super::packed::Packed;
 use super::rows;
@@ -44,17 +45,17 @@ pub struct Workspace {
     level: Level,
     hidden: usize,
     /// The residual stream.
-    stream: Vec<f32>,
+    stream: Floats,
     /// Output of a sub-layer that is normed before it joins the stream.
-    branch: Vec<f32>,
+    branch: Floats,
     normed: Activations,
     /// Queries, keys and values, side by side.
-    qkv: Vec<f32>,
+    qkv: Floats,
     attended: Activations,
     /// Gate and up, side by side.
-    gate_up: Vec<f32>,
+    gate_up: Floats,
     gated: Activations,
-    logits: Vec<f32>,
+    logits: Floats,
     /// Cosines and sines of each row, for each rotary embedding.
     angles: Vec<Vec<f32>>,
     scratch: Vec<Mutex<Scratch>>,
@@ -77,14 +78,14 @@ impl Workspace {
         Self {
             level,
             hidden: config.hidden,
-            stream: vec![0.0; rows * config.hidden],
-            branch: vec![0.0; rows * config.hidden],
+            stream: Floats::zeroed(rows * config.hidden),
+            branch: Floats::zeroed(rows * config.hidden),
             normed: Activations::new(rows, config.hidden),
-            qkv: vec![0.0; rows * (query + 2 * kv)],
+            qkv: Floats::zeroed(rows * (query + 2 * kv)),
             attended: Activations::new(rows, query),
-            gate_up: vec![0.0; rows * 2 * config.ffn],
+            gate_up: Floats::zeroed(rows * 2 * config.ffn),
             gated: Activations::new(rows, config.ffn),
-            logits: vec![0.0; LOGIT_ROWS * vocab],
+            logits: Floats::zeroed(LOGIT_ROWS * vocab),
             angles: angles
                 .map(|rope| vec![0.0; rows * 2 * rope.frequencies.len()])
                 .collect(),

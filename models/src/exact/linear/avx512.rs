@@ -141,6 +141,13 @@ fn add_rows<K: Kind, const R: usize>(
         }
         let x = blocks;
         let mut dots = [[_mm512_setzero_si512(); 2]; R];
+        if !K::SCALED {
+            // The sums start with the corrections: one instruction less.
+            let negated = load(&tile.offset);
+            for r in 0..R {
+                dots[r][0] = _mm512_madd_epi16(negated, broadcast_pair([x[r].sum, x[r].zero]));
+            }
+        }
         for quad in 0..8 {
             let codes = load(&tile.codes[quad]);
             let half = if K::HALVES { quad / 4 } else { 0 };
@@ -159,7 +166,7 @@ fn add_rows<K: Kind, const R: usize>(
 }
 
 /// A sum with one block's contribution added: spec 4.3, given the dots of the
-/// unsigned codes with the inputs' codes.
+/// unsigned codes with the inputs' codes; in unscaled formats, corrected.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn add_block<K: Kind>(tile: &Tile, x: &QuantisedBlock, dots: [__m512i; 2], sum: __m512) -> __m512 {
@@ -178,8 +185,7 @@ fn add_block<K: Kind>(tile: &Tile, x: &QuantisedBlock, dots: [__m512i; 2], sum: 
             dot
         }
     } else {
-        let pair = broadcast_pair([x.sum, x.zero]);
-        _mm512_sub_epi32(dots[0], _mm512_madd_epi16(load(&tile.offset), pair))
+        dots[0]
     };
     let scale = _mm512_mul_ps(load_floats(&tile.d), _mm512_set1_ps(x.d));
     let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum);
@@ -191,7 +197,7 @@ fn add_block<K: Kind>(tile: &Tile, x: &QuantisedBlock, dots: [__m512i; 2], sum: 
 }
 
 /// [`Tile::of`] in vectors. In unscaled formats, `offset` pairs a code's
-/// excess with the sum of the codes: see `avx2::corrections`.
+/// excess with the sum of the codes, both negated: see `avx2::corrections`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn unpack<K: Kind>(group: &[u8], index: usize, out: &mut Tile) {
@@ -236,11 +242,12 @@ fn unpack<K: Kind>(group: &[u8], index: usize, out: &mut Tile) {
     let scales = &tile[layout.scales..];
     if !K::SCALED {
         let sum = _mm512_add_epi32(sums[0], sums[1]);
-        let excess = _mm512_set1_epi32(i32::from(excess(K::FORMAT)));
-        store(
-            &mut out.offset,
-            _mm512_or_si512(excess, _mm512_slli_epi32::<16>(sum)),
+        let pair = _mm512_or_si512(
+            _mm512_set1_epi32(i32::from(excess(K::FORMAT))),
+            _mm512_slli_epi32::<16>(sum),
         );
+        let negated = _mm512_sub_epi16(_mm512_setzero_si512(), pair);
+        store(&mut out.offset, negated);
         store_floats(&mut out.d, halves_at(scales, 0));
         if K::MIN {
             store_floats(&mut out.min, halves_at(scales, 32));

@@ -53,10 +53,12 @@ pub fn multiply(
             let take = |row: usize, sums: &[f32; LANES]| {
                 // SAFETY: these columns are this item's.
                 let cells = unsafe { out.part(row - range.start, first..first + width) };
-                if add {
-                    cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y);
-                } else {
-                    cells.copy_from_slice(&sums[..width]);
+                // A whole group is two registers or one, not a loop.
+                match (add, cells.first_chunk_mut::<LANES>()) {
+                    (true, Some(cells)) => cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y),
+                    (false, Some(cells)) => *cells = *sums,
+                    (true, None) => cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y),
+                    (false, None) => cells.copy_from_slice(&sums[..width]),
                 }
             };
             multiply_group(
