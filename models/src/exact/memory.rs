@@ -4,6 +4,7 @@
 //! Mapped, not heap-allocated: untouched pages cost nothing, and the kernel
 //! is asked for huge pages, which a stream of weights reads faster.
 
+use std::alloc::Layout;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -48,21 +49,19 @@ impl Frozen {
 }
 
 /// Floats that workers write a cache line at a time. On a boundary, a line is
-/// one store, and never another worker's too.
+/// one store, and never another worker's too; rows far apart share a huge page.
 pub struct Floats {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
 }
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
 
 impl Floats {
     /// `len` zeros.
     pub fn zeroed(len: usize) -> Self {
-        let lines = vec![Line([0.0; 16]); len.div_ceil(16)];
-        Self { lines, len }
+        let layout = Layout::array::<f32>(len).expect("a pass's rows fit the address space");
+        let memory = Memory::zeroed(layout.size());
+        let memory = memory.unwrap_or_else(|_| std::alloc::handle_alloc_error(layout));
+        Self { memory, len }
     }
 }
 
@@ -70,14 +69,14 @@ impl Deref for Floats {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: lines are sixteen floats each, without gaps, and there are enough.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: as many bytes, page-aligned; any bits are floats.
+        unsafe { std::slice::from_raw_parts(self.memory.0.as_ptr().cast(), self.len) }
     }
 }
 
 impl DerefMut for Floats {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above; borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.0.as_mut_ptr().cast(), self.len) }
     }
 }

@@ -53,12 +53,17 @@ pub fn multiply(
             let take = |row: usize, sums: &[f32; LANES]| {
                 // SAFETY: these columns are this item's.
                 let cells = unsafe { out.part(row - range.start, first..first + width) };
-                // A whole group is two registers or one, not a loop.
-                match (add, cells.first_chunk_mut::<LANES>()) {
-                    (true, Some(cells)) => cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y),
-                    (false, Some(cells)) => *cells = *sums,
-                    (true, None) => cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y),
-                    (false, None) => cells.copy_from_slice(&sums[..width]),
+                // A whole group is a register, not a loop.
+                if let Some(cells) = cells.first_chunk_mut::<LANES>() {
+                    let (old, sums) = (*cells, *sums);
+                    *cells = match add {
+                        true => std::array::from_fn(|lane| old[lane] + sums[lane]),
+                        false => sums,
+                    };
+                } else if add {
+                    cells.iter_mut().zip(sums).for_each(|(x, y)| *x += y);
+                } else {
+                    cells.copy_from_slice(&sums[..width]);
                 }
             };
             multiply_group(
