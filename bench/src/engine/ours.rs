@@ -1,9 +1,11 @@
 //! Our engine's model, driven as the engine and the verifier drive it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use models::exact::{Chunk, ExactModel, Want};
+use models::exact::{Chunk, ExactModel, Scored, Want};
 use models::{KvCache, ModelConfig, Sampler, Trace};
 use protocol::digest::Hasher;
 use protocol::sampling::{Sampling, Seed, SeedBy, VERSION};
@@ -16,24 +18,27 @@ fn tokens(count: usize, seed: u32) -> Vec<u32> {
 
 /// Tokens a second of a prompt whose next token is wanted.
 pub fn prefill(model: &ExactModel, count: usize) -> anyhow::Result<f64> {
-    prompt(model, count, Want::Last, &mut |_, _| Ok(()))
+    prompt(model, count, Want::Last, &|_| {})
 }
 
 /// Tokens a second with logits at every position.
 pub fn score(model: &ExactModel, count: usize) -> anyhow::Result<f64> {
-    prompt(model, count, Want::All, &mut |_, _| Ok(()))
+    prompt(model, count, Want::All, &|_| {})
 }
 
 /// Tokens a second with a token drawn at every position, as a replay does.
 pub fn replay(model: &ExactModel, count: usize) -> anyhow::Result<f64> {
-    let sampler = Sampler::new(&sampling(1.0), &config(model));
+    let sampler = Sampler::new(&sampling(), &config(model));
     let tokens = tokens(count, 0);
-    prompt(model, count, Want::All, &mut |position, logits| {
-        let output = &tokens[..=position];
-        let drawn = sampler.sample(0, position as u32 + 1, logits, &[], output)?;
-        std::hint::black_box(drawn);
-        Ok(())
-    })
+    let failed = AtomicBool::new(false);
+    let rate = prompt(model, count, Want::All, &|row| {
+        let output = &tokens[..=row.position];
+        let position = row.position as u32 + 1;
+        let drawn = sampler.sample(0, position, row.logits, &[], output);
+        failed.fetch_or(drawn.is_err(), Ordering::Relaxed);
+    })?;
+    anyhow::ensure!(!failed.into_inner(), "a token couldn't be drawn");
+    Ok(rate)
 }
 
 /// The median of three.
@@ -41,7 +46,7 @@ fn prompt(
     model: &ExactModel,
     count: usize,
     want: Want,
-    take: &mut dyn FnMut(usize, &[f32]) -> anyhow::Result<()>,
+    take: &(dyn Fn(Scored) + Sync),
 ) -> anyhow::Result<f64> {
     let tokens = tokens(count, 0);
     let mut rates = Vec::new();
@@ -52,15 +57,9 @@ fn prompt(
             tokens: &tokens,
             logits: want,
         }];
-        let mut fault = Ok(());
         let start = Instant::now();
-        model.forward_each(&mut work, &mut |row| {
-            if let Err(error) = take(row.position, row.logits) {
-                fault = Err(error);
-            }
-        })?;
+        model.forward_shared(&mut work, take)?;
         rates.push(count as f64 / start.elapsed().as_secs_f64());
-        fault?;
     }
     rates.sort_by(f64::total_cmp);
     Ok(rates[1])
@@ -127,46 +126,43 @@ pub fn answers(
     style: Style,
 ) -> anyhow::Result<f64> {
     let mut caches = prompts(model, count, prompt)?;
-    let sampler = Sampler::new(&sampling(1.0), &config(model));
-    let mut traces = vec![Trace::new(); count];
-    let mut hashers: Vec<Hasher> = (0..count).map(|_| Hasher::new()).collect();
+    let sampler = Sampler::new(&sampling(), &config(model));
+    let answers: Vec<Mutex<Answer>> = (0..count).map(|_| Mutex::default()).collect();
     let mut next: Vec<u32> = tokens(count, 9);
     let start = Instant::now();
     for step in 0..steps {
         let work = caches.iter_mut().zip(&next);
         let mut work: Vec<Chunk> = work.map(|(cache, token)| one(cache, token)).collect();
-        let mut drawn = vec![0; count];
-        let mut fault = None;
-        model.forward_each(&mut work, &mut |row| {
-            drawn[row.chunk] = match style {
-                Style::Greedy => likeliest(row.logits),
+        let drawn: Vec<AtomicU32> = (0..count).map(|_| AtomicU32::new(u32::MAX)).collect();
+        model.forward_shared(&mut work, &|row| {
+            let position = (prompt + step + 1) as u32;
+            let token = match style {
+                Style::Greedy => Some(likeliest(row.logits)),
                 Style::Receipts => {
-                    let position = (prompt + step + 1) as u32;
-                    match sampler.sample(0, position, row.logits, &[], &[]) {
-                        Ok(drawn) => {
-                            traces[row.chunk].absorb(drawn.token, row.hidden);
-                            hashers[row.chunk].update_token(drawn.token);
-                            drawn.token
-                        }
-                        Err(error) => {
-                            fault = Some(error);
-                            0
-                        }
-                    }
+                    let drawn = sampler.sample(0, position, row.logits, &[], &[]);
+                    drawn.ok().map(|drawn| drawn.token)
                 }
             };
+            let Some(token) = token else { return };
+            drawn[row.chunk].store(token, Ordering::Relaxed);
+            if style == Style::Receipts {
+                let answer = &answers[row.chunk];
+                let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+                answer.trace.absorb(token, row.hidden);
+                answer.tokens.update_token(token);
+            }
         })?;
-        if let Some(error) = fault {
-            return Err(error.into());
-        }
-        next = drawn;
+        next = drawn.into_iter().map(AtomicU32::into_inner).collect();
+        anyhow::ensure!(!next.contains(&u32::MAX), "a token couldn't be drawn");
     }
-    let seconds = start.elapsed().as_secs_f64();
-    for hasher in hashers {
-        std::hint::black_box(hasher.finish());
-    }
-    std::hint::black_box(&traces);
-    Ok((count * steps) as f64 / seconds)
+    Ok((count * steps) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// What a receipt states of an answer.
+#[derive(Default)]
+struct Answer {
+    trace: Trace,
+    tokens: Hasher,
 }
 
 /// As a plain engine would do it: one pass that compilers make vectors of.
@@ -187,11 +183,11 @@ fn config(model: &ExactModel) -> ModelConfig {
     }
 }
 
-/// The API's defaults, but for the temperature.
-fn sampling(temperature: f64) -> Sampling {
+/// The API's defaults, with a seed.
+fn sampling() -> Sampling {
     Sampling {
         version: VERSION.to_owned(),
-        temperature,
+        temperature: 1.0,
         top_p: 1.0,
         top_k: 0,
         min_p: 0.0,
