@@ -14,9 +14,11 @@ pub use crate::ids::Kind;
 mod fields;
 mod prompt;
 mod sampling;
+mod tools;
 mod without_effect;
 
 use fields::Fields;
+pub use tools::{Function, GRAMMAR_ENGINE, ResponseFormat, ToolChoice, Tools};
 
 /// The tokens of a completion that names no limit.
 const COMPLETION_TOKENS: u32 = 16;
@@ -47,6 +49,10 @@ pub struct Ask {
     pub return_token_ids: bool,
     /// Variables for the chat template.
     pub chat_template_kwargs: Map<String, Value>,
+    /// What the model may call; none: nothing.
+    pub tools: Option<Tools>,
+    /// What the text must be; none: any text.
+    pub response_format: Option<ResponseFormat>,
 }
 
 /// What to complete.
@@ -67,6 +73,33 @@ pub struct Message {
     pub role: Role,
     /// What is said; the parts of a list are joined by line feeds.
     pub content: String,
+    /// What the assistant called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call a tool answers.
+    pub tool_call_id: Option<String>,
+}
+
+/// A call that an assistant's message reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Its id.
+    pub id: String,
+    /// The function's name.
+    pub name: String,
+    /// The arguments, a JSON text.
+    pub arguments: String,
+}
+
+impl Message {
+    /// A message that says something.
+    pub fn new(role: Role, content: impl Into<String>) -> Message {
+        Message {
+            role,
+            content: content.into(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
+    }
 }
 
 /// Who speaks in a conversation. `developer` is read as [`Role::System`].
@@ -78,6 +111,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// What the client ran because the model called it.
+    Tool,
 }
 
 impl Role {
@@ -87,6 +122,7 @@ impl Role {
             Role::System => "system",
             Role::User => "user",
             Role::Assistant => "assistant",
+            Role::Tool => "tool",
         }
     }
 }
@@ -178,6 +214,8 @@ pub struct Limits {
     pub logprobs: u8,
     /// Biased tokens.
     pub logit_bias: usize,
+    /// Tools, and calls in one message.
+    pub tools: usize,
 }
 
 impl Default for Limits {
@@ -190,22 +228,34 @@ impl Default for Limits {
             messages: 4096,
             logprobs: 20,
             logit_bias: 1024,
+            tools: 128,
         }
     }
 }
 
 /// Reads the body of `/v1/chat/completions`.
 pub fn parse_chat(body: &[u8], limits: &Limits) -> Result<Ask, ApiError> {
-    let mut fields = Fields::of_body(body, &[("messages", limits.messages)])?;
+    let mut fields = Fields::of_body(
+        body,
+        &[("messages", limits.messages), ("tools", limits.tools)],
+    )?;
     let messages = prompt::messages(&mut fields, limits)?;
     let chat_template_kwargs = prompt::template_kwargs(&mut fields)?;
     let logprobs = chat_logprobs(&mut fields, limits)?;
     without_effect::chat(&mut fields)?;
+    let tools = tools::tools(&mut fields, limits)?;
+    let response_format = tools::response_format(&mut fields)?;
     let ask = Ask {
         logprobs,
         chat_template_kwargs,
+        tools,
+        response_format,
         ..common(&mut fields, limits, Kind::Chat, Prompt::Messages(messages))?
     };
+    if ask.sampling.ignore_eos && ask.grammar().is_some() {
+        let message = "can't be set where tools or response_format say how the answer ends";
+        return Err(fields.refuse("ignore_eos", "invalid_value", message));
+    }
     fields.finish()?;
     Ok(ask)
 }
@@ -272,6 +322,8 @@ fn common(
         logprobs: None,
         return_token_ids: fields.boolean("return_token_ids")?.unwrap_or(false),
         chat_template_kwargs: Map::new(),
+        tools: None,
+        response_format: None,
     })
 }
 

@@ -3,8 +3,12 @@
 //! at most [`DEPTH_MAX`] levels. Start at [`parse`]. Normative in
 //! `docs/spec/receipt.md`, 2.
 
+mod canonical;
+
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
+
+pub use canonical::canonical;
 
 /// Deepest nesting that is read.
 pub const DEPTH_MAX: usize = 64;

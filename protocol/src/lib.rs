@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod calls;
 pub mod credential;
 pub mod did;
 pub mod digest;

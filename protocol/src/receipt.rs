@@ -9,6 +9,7 @@ use crate::did::Did;
 use crate::digest::Digest;
 use crate::jws::Unverified;
 use crate::key::SigningKey;
+use crate::sampling::Sampling;
 
 mod claims;
 mod error;
@@ -25,6 +26,9 @@ pub const TYP: &str = "countersign-receipt+jwt";
 
 /// What the hashes of a receipt mean.
 pub const DOMAIN: &str = "text/1";
+
+/// The same, for answers that may call tools.
+pub const DOMAIN_CALLS: &str = "text+calls/1";
 
 /// Longest compact receipt that is read, in bytes.
 pub const COMPACT_BYTES_MAX: usize = 256 * 1024;
@@ -57,7 +61,7 @@ impl Receipt {
 
     /// What must hold of the claims by themselves. // spec 4.10
     fn check(&self) -> Result<(), ReceiptError> {
-        if self.domain != DOMAIN {
+        if self.domain != domain(self.sampling.as_ref()) {
             return Err(ReceiptError::Domain(self.domain.clone()));
         }
         if self.prev.is_some() != (self.seq > 0) {
@@ -83,6 +87,14 @@ impl Receipt {
             return Err(ReceiptError::Part);
         }
         Ok(())
+    }
+}
+
+/// What the hashes mean under these parameters. // spec 4.4
+fn domain(sampling: Option<&Sampling>) -> &'static str {
+    match sampling.is_some_and(Sampling::may_call) {
+        true => DOMAIN_CALLS,
+        false => DOMAIN,
     }
 }
 

@@ -17,6 +17,15 @@ use crate::digest::{Digest, Hasher};
 /// The sampler that the parameters mean.
 pub const VERSION: &str = "gumbel-philox/1";
 
+/// The kinds of grammars.
+const GRAMMARS: [&str; 5] = [
+    "json_object",
+    "json_schema",
+    "tools",
+    "tools+json_object",
+    "tools+json_schema",
+];
+
 /// Goes before a nonce where it is hashed to a seed.
 const SEED_DOMAIN: &[u8] = b"countersign/seed/1\n";
 
@@ -64,6 +73,16 @@ pub struct Sampling {
     /// The day that the chat template was told, `YYYY-MM-DD`, if it asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_date: Option<String>,
+    /// The kind of the grammar that the answer follows, and what read it; none: any text will do.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "known_grammar"
+    )]
+    pub grammar: Option<String>,
+    /// The digest of what the request says of that grammar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar_sha256: Option<Digest>,
 }
 
 /// Who chose a seed.
@@ -129,7 +148,24 @@ impl Sampling {
             seed: effective.seed,
             seed_by: effective.seed_by,
             template_date: effective.template_date,
+            grammar: None,
+            grammar_sha256: None,
         }
+    }
+
+    /// The same, with the grammar that `ask` asks for.
+    pub fn with_grammar(self, ask: &Ask) -> Self {
+        Sampling {
+            grammar: ask.grammar(),
+            grammar_sha256: ask.grammar_sha256(),
+            ..self
+        }
+    }
+
+    /// Whether the answer may call tools: then its text has another form. Spec 4.4.
+    pub fn may_call(&self) -> bool {
+        let kind = self.grammar.as_deref().unwrap_or_default();
+        kind.starts_with("tools/") || kind.starts_with("tools+")
     }
 
     /// Whether these are the parameters that `ask` asked for, with the seed
@@ -157,7 +193,8 @@ impl Sampling {
                 seed_by: self.seed_by,
                 template_date: self.template_date.clone(),
             },
-        );
+        )
+        .with_grammar(ask);
         self.first_difference(&expected).map_or(Ok(()), Err)
     }
 
@@ -190,9 +227,28 @@ impl Sampling {
             ),
             ("ignore_eos", self.ignore_eos == other.ignore_eos),
             ("n", self.n == other.n),
+            ("grammar", self.grammar == other.grammar),
+            (
+                "grammar_sha256",
+                self.grammar_sha256 == other.grammar_sha256,
+            ),
         ]
         .into_iter()
         .find_map(|(name, equal)| (!equal).then_some(name))
+    }
+}
+
+/// A grammar's kind is one of those that there are: what a reader doesn't know might change what
+/// the hashes mean. // spec grammar 2.1
+fn known_grammar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let known = match text.split_once('/') {
+        Some((kind, engine)) => GRAMMARS.contains(&kind) && !engine.is_empty(),
+        None => false,
+    };
+    match known {
+        true => Ok(Some(text)),
+        false => Err(serde::de::Error::custom("not a kind of grammar")),
     }
 }
 

@@ -8,12 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use protocol::admission::SignedAdmission;
+use protocol::api::{self, Limits};
+use protocol::calls::{self, CallText};
 use protocol::credential::Chain;
 use protocol::manifest::Manifest;
 use protocol::receipt::{RequestLine, SignedReceipt, VerifiedReceipt};
 use protocol::request_signature::{Policy, RequestHead, recheck, verify};
 use protocol::verdict::SignedVerdict;
-use protocol::{Did, Digest, JobId, SigningKey, UnixMs, json, sampling};
+use protocol::{Did, Digest, JobId, RequestId, SigningKey, UnixMs, json, sampling};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -26,7 +28,7 @@ type Outcome = Result<(), &'static str>;
 type Reader = fn(&Case) -> Outcome;
 
 /// Which reader reads which file's cases.
-const READERS: [(&str, Reader); 10] = [
+const READERS: [(&str, Reader); 12] = [
     ("json.json", read_json),
     ("dids.json", read_did),
     ("seeds.json", read_seed),
@@ -37,6 +39,8 @@ const READERS: [(&str, Reader); 10] = [
     ("request-signatures.json", read_request),
     ("request-lines.json", read_request_line),
     ("verdicts.json", read_verdict),
+    ("grammars.json", read_grammar),
+    ("calls.json", read_calls),
 ];
 
 /// A case with what all of its file have in common.
@@ -300,4 +304,35 @@ fn read_verdict(case: &Case) -> Outcome {
         .and_then(|verdict| verdict.verify(&case.get("auditor")))
         .map(|_| ())
         .map_err(|error| error.code())
+}
+
+fn read_grammar(case: &Case) -> Outcome {
+    let body = case.text("body");
+    let ask = api::parse_chat(body.as_bytes(), &Limits::default()).map_err(|error| error.code())?;
+    assert_eq!(ask.grammar(), case.get("grammar"));
+    assert_eq!(ask.grammar_sha256(), case.get("grammar_sha256"));
+    Ok(())
+}
+
+fn read_calls(case: &Case) -> Outcome {
+    let (request, choice): (RequestId, u8) = (case.get("jti"), case.get("choice"));
+    let found: Vec<Map<String, Value>> = case.get("calls");
+    let member = |call: &'_ Map<String, Value>, name: &str| call[name].as_str().unwrap().to_owned();
+    for (index, call) in (0u8..).zip(&found) {
+        assert_eq!(calls::id(&request, choice, index), member(call, "id"));
+    }
+    let pairs: Vec<(String, String)> = found
+        .iter()
+        .map(|call| (member(call, "name"), member(call, "arguments")))
+        .collect();
+    let pairs = pairs
+        .iter()
+        .map(|(name, arguments)| (name.as_str(), arguments.as_str()));
+    // A client makes the text of what it got, a job of what the model said.
+    let text = case.text("text");
+    assert_eq!(CallText::of(&case.text("content"), pairs), text);
+    let mut said = CallText::default();
+    assert_eq!(said.push(&case.text("said")) + &said.end(), text);
+    assert_eq!(Digest::of(text.as_bytes()), case.get("text_sha256"));
+    Ok(())
 }

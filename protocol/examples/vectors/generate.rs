@@ -7,6 +7,7 @@ use protocol::SigningKey;
 use serde_json::{Value, json};
 
 mod admissions;
+mod calls;
 mod credentials;
 mod forge;
 mod honest;
@@ -39,6 +40,11 @@ pub fn files() -> Vec<(&'static str, String)> {
         ("request-signatures.json", requests::file()),
         ("request-lines.json", request_line::file()),
         ("verdicts.json", verdicts::file()),
+        (
+            "grammars.json",
+            file(calls::GRAMMARS, json!({}), calls::grammars()),
+        ),
+        ("calls.json", file(calls::CALLS, json!({}), calls::calls())),
     ]
 }
 

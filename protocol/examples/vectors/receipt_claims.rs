@@ -340,6 +340,16 @@ fn contradictory() -> Vec<Value> {
             "receipt_domain",
             &with("domain", json!("text/2")),
         ),
+        signed_wrong(
+            "calls without a grammar",
+            "receipt_domain",
+            &with("domain", json!("text+calls/1")),
+        ),
+        signed_wrong(
+            "a grammar with tools for a text",
+            "receipt_domain",
+            &with("sampling/grammar", json!("tools/llguidance-1.9")),
+        ),
         signed_wrong("prev missing", "receipt_sequence", &without("prev")),
         signed_wrong(
             "prev in the first",

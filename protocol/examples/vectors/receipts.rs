@@ -6,7 +6,7 @@ use protocol::sampling::{Effective, Sampling, Seed, SeedBy};
 use protocol::{Digest, UnixMs};
 use serde_json::{Value, json};
 
-use super::forge::{did, header, jws, jws_of_text, key, valid};
+use super::forge::{did, header, jws, jws_of_text, key, set, valid};
 use super::honest::{self, BODY, CLIENT, GATEWAY, JOB};
 use super::{receipt_claims, receipt_context, receipt_form};
 
@@ -33,6 +33,25 @@ pub fn file() -> String {
     super::file(ABOUT, common, cases.concat())
 }
 
+/// A receipt over a call.
+fn calls(claims: &Value) -> Value {
+    let text = protocol::calls::call_text("add", "{}");
+    let mut claims = set(claims, "domain", Some(json!("text+calls/1")));
+    for (path, value) in [
+        ("sampling/grammar", json!("tools/llguidance-1.9")),
+        ("sampling/grammar_sha256", json!("0".repeat(64))),
+        ("output/0/text_sha256", json!(Digest::of(text.as_bytes()))),
+    ] {
+        claims = set(&claims, path, Some(value));
+    }
+    let header = json!({ "alg": "EdDSA", "typ": TYP, "kid": did(JOB) });
+    json!({
+        "receipt": jws(&header, &claims, JOB),
+        "prompt_tokens": honest::PROMPT_TOKENS,
+        "output": [{ "text": text, "tokens": honest::OUTPUT_TOKENS }],
+    })
+}
+
 fn valid_ones() -> Vec<Value> {
     let whole = json!({
         "receipt": signed(honest::receipt()),
@@ -51,6 +70,7 @@ fn valid_ones() -> Vec<Value> {
     let spaced = serde_json::to_string_pretty(&reversed).expect("claims are plain data");
     vec![
         valid("a whole answer", whole),
+        valid("an answer that may call", calls(&claims)),
         valid("alg Ed25519", json!({ "receipt": jws(&alg, &claims, JOB) })),
         valid(
             "header in another order",

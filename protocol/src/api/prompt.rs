@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{self, Fields};
 use super::without_effect;
-use crate::api::{ApiError, Limits, Message, Prompt, Role};
+use crate::api::{ApiError, Limits, Message, Prompt, Role, ToolCall};
 use crate::json::shown;
 
 /// What a template gets from us, and no request may name.
@@ -30,42 +30,85 @@ pub(super) fn messages(fields: &mut Fields, limits: &Limits) -> Result<Vec<Messa
     if items.is_empty() {
         return Err(fields.refuse("messages", "invalid_value", "is empty"));
     }
-    items
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| message(item, format!("messages[{index}]")))
-        .collect()
+    let mut messages: Vec<Message> = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let message = message(item, format!("messages[{index}]"), limits)?;
+        if let Some(id) = &message.tool_call_id {
+            let mut calls = messages.iter().flat_map(|message| &message.tool_calls);
+            if calls.all(|call| call.id != *id) {
+                let path = format!("messages[{index}].tool_call_id");
+                let message = "isn't the id of a call before it";
+                return Err(fields::error(path, "invalid_value", message));
+            }
+        }
+        messages.push(message);
+    }
+    Ok(messages)
 }
 
-fn message(item: Value, path: String) -> Result<Message, ApiError> {
+fn message(item: Value, path: String, limits: &Limits) -> Result<Message, ApiError> {
     let mut fields = Fields::of_value(item, path)?;
     let name = fields.required("role", Fields::string)?;
     let role = match name.as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
+        "tool" => Role::Tool,
         other => {
             return Err(fields.refuse(
                 "role",
                 "invalid_value",
                 &format!(
-                    "must be system, developer, user or assistant, not {:?}",
+                    "must be system, developer, user, assistant or tool, not {:?}",
                     shown(other)
                 ),
             ));
         }
     };
+    let mut message = Message::new(role, "");
     if role == Role::Assistant {
         without_effect::assistant_message(&mut fields)?;
+        message.tool_calls = tool_calls(&mut fields, limits)?;
     }
-    let content = content(&mut fields)?;
+    if role == Role::Tool {
+        message.tool_call_id = Some(fields.required("tool_call_id", Fields::string)?);
+    }
+    // A message that calls needn't say anything.
+    message.content = match fields.take("content") {
+        None if !message.tool_calls.is_empty() => String::new(),
+        given => content(&fields, given)?,
+    };
     fields.finish()?;
-    Ok(Message { role, content })
+    Ok(message)
 }
 
-fn content(fields: &mut Fields) -> Result<String, ApiError> {
+fn tool_calls(fields: &mut Fields, limits: &Limits) -> Result<Vec<ToolCall>, ApiError> {
+    let path = fields.path_of("tool_calls");
+    let items = fields.array("tool_calls", limits.tools)?;
+    let mut calls = Vec::new();
+    for (index, item) in items.unwrap_or_default().into_iter().enumerate() {
+        let mut fields = Fields::of_value(item, format!("{path}[{index}]"))?;
+        let kind = fields.required("type", Fields::string)?;
+        if kind != "function" {
+            let message = format!("must be function, not {:?}", shown(&kind));
+            return Err(fields.refuse("type", "unsupported_value", &message));
+        }
+        let mut function = fields.required("function", Fields::object)?;
+        calls.push(ToolCall {
+            id: fields.required("id", Fields::string)?,
+            name: function.required("name", Fields::string)?,
+            arguments: function.required("arguments", Fields::string)?,
+        });
+        function.finish()?;
+        fields.finish()?;
+    }
+    Ok(calls)
+}
+
+fn content(fields: &Fields, given: Option<Value>) -> Result<String, ApiError> {
     let path = fields.path_of("content");
-    match fields.required("content", |fields, name| Ok(fields.take(name)))? {
+    let missing = || fields.refuse("content", "missing_required_parameter", "is missing");
+    match given.ok_or_else(missing)? {
         Value::String(text) => Ok(text),
         Value::Array(parts) => {
             let texts: Result<Vec<String>, ApiError> = parts

@@ -4,24 +4,14 @@
 //! `user`, `metadata` and `store` may say anything of their type; they are
 //! part of the body that is signed, and of nothing else.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fields::Fields;
 use crate::api::ApiError;
 
-/// Of `/v1/chat/completions`. There are no tools and no response formats yet,
-/// so only what asks for neither passes.
+/// Of `/v1/chat/completions`.
 pub(super) fn chat(fields: &mut Fields) -> Result<(), ApiError> {
-    shared(fields)?;
-    fields.only_if("response_format", r#"{"type": "text"}"#, |value| {
-        *value == json!({ "type": "text" })
-    })?;
-    fields.only_if("tools", "an empty array", is_empty_array)?;
-    fields.only_if("tool_choice", "none and auto", |value| {
-        *value == "none" || *value == "auto"
-    })?;
-    fields.boolean("parallel_tool_calls")?;
-    Ok(())
+    shared(fields)
 }
 
 /// Of `/v1/completions`.
@@ -37,8 +27,7 @@ pub(super) fn assistant_message(fields: &mut Fields) -> Result<(), ApiError> {
     fields.only_if("refusal", "null", |_| false)?;
     fields.only_if("audio", "null", |_| false)?;
     fields.only_if("function_call", "null", |_| false)?;
-    fields.only_if("annotations", "an empty array", is_empty_array)?;
-    fields.only_if("tool_calls", "an empty array", is_empty_array)
+    fields.only_if("annotations", "an empty array", is_empty_array)
 }
 
 fn shared(fields: &mut Fields) -> Result<(), ApiError> {

@@ -3,6 +3,7 @@
 //!
 //! Consuming: nothing can be absorbed after [`OpenReceipt::close`].
 
+use crate::calls::CallText;
 use crate::did::Did;
 use crate::digest::{Digest, Hasher};
 use crate::ids::{JobId, RequestId};
@@ -65,6 +66,8 @@ pub struct OpenReceipt {
 #[derive(Debug, Clone)]
 struct Choice {
     text: Hasher,
+    /// Where the answer may call tools: what is hashed is made of the text.
+    calls: Option<CallText>,
     token_ids: Hasher,
     tokens: u32,
     finish: Option<Finish>,
@@ -101,6 +104,11 @@ impl OpenReceipt {
         self.choices.clear();
         self.choices
             .resize_with(usize::from(sampling.n.max(1)), Choice::new);
+        if sampling.may_call() {
+            for choice in &mut self.choices {
+                choice.calls = Some(CallText::default());
+            }
+        }
         self.sampling = Some(sampling);
     }
 
@@ -110,14 +118,12 @@ impl OpenReceipt {
         let choice = &mut self.choices[usize::from(choice)];
         choice.token_ids.update_token(token);
         choice.tokens += 1;
-        choice.text.update(text.as_bytes());
+        choice.say(text);
     }
 
     /// Text of a choice that is released without a token, such as at its end.
     pub fn absorb_text(&mut self, choice: u8, text: &str) {
-        self.choices[usize::from(choice)]
-            .text
-            .update(text.as_bytes());
+        self.choices[usize::from(choice)].say(text);
     }
 
     /// Why a choice ended. The first word counts.
@@ -155,7 +161,7 @@ impl OpenReceipt {
         let opening = self.opening;
         Receipt {
             v: 1,
-            domain: super::DOMAIN.to_owned(),
+            domain: super::domain(self.sampling.as_ref()).to_owned(),
             salt: opening.salt,
             jti: opening.jti,
             part,
@@ -191,13 +197,24 @@ impl Choice {
     fn new() -> Self {
         Choice {
             text: Hasher::new(),
+            calls: None,
             token_ids: Hasher::new(),
             tokens: 0,
             finish: None,
         }
     }
 
-    fn close(self, unfinished: Finish) -> Output {
+    fn say(&mut self, text: &str) {
+        match &mut self.calls {
+            Some(calls) => self.text.update(calls.push(text).as_bytes()),
+            None => self.text.update(text.as_bytes()),
+        }
+    }
+
+    fn close(mut self, unfinished: Finish) -> Output {
+        if let Some(calls) = &self.calls {
+            self.text.update(calls.end().as_bytes());
+        }
         Output {
             text_sha256: self.text.finish(),
             tokens_sha256: self.token_ids.finish(),
