@@ -6,10 +6,12 @@
 //! share [`Model::forward`] and [`Sampler`], so they can't drift apart. Start
 //! at [`Model`].
 
+mod conversation;
 mod decoder;
 pub mod exact;
 pub mod fetch;
 mod gguf;
+mod grammar;
 mod math;
 mod model;
 pub mod output;
@@ -25,6 +27,7 @@ pub use exact::{
     Chunk, ForwardError, KvBlock, KvCache, KvPool, Level, Options, Output, Scored, Trace, Want,
 };
 pub use gguf::GgufError;
+pub use grammar::{Grammar, GrammarError, GrammarRefused, GrammarState};
 pub use model::{LoadError, Model, ModelConfig};
 pub use sampler::{
     Drawn, Logprobs, Rule, SampleError, Sampler, Standing, Weighed, log_softmax_top,

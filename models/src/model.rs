@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use protocol::manifest::Manifest;
 use protocol::receipt::Numerics;
@@ -12,6 +13,7 @@ use crate::exact::{
     self, Chunk, ExactModel, ForwardError, KvCache, KvPool, Options, Output, Scored,
 };
 use crate::gguf::{Gguf, GgufError};
+use crate::grammar::Vocabulary;
 use crate::template::ChatTemplate;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -21,6 +23,8 @@ pub struct Model {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     exact: ExactModel,
+    /// Made for the first request that has a grammar.
+    vocabulary: OnceLock<Vocabulary>,
 }
 
 /// What a caller needs to know about a model.
@@ -117,7 +121,14 @@ impl Model {
             tokenizer,
             template,
             exact,
+            vocabulary: OnceLock::new(),
         })
+    }
+
+    /// The tokens as grammars need them.
+    pub(crate) fn vocabulary(&self) -> &Vocabulary {
+        self.vocabulary
+            .get_or_init(|| Vocabulary::new(&self.tokenizer, &self.config))
     }
 
     /// What a caller needs to know.

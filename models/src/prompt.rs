@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use protocol::api::{Ask, Prompt};
 
+use crate::conversation;
 use crate::model::Model;
 use crate::template::TemplateError;
 use crate::tokenizer::Special;
@@ -31,9 +32,17 @@ impl Model {
     ) -> Result<Option<Cow<'a, str>>, TemplateError> {
         match &ask.prompt {
             Prompt::Messages(messages) => {
-                let text = self
-                    .template()
-                    .render(messages, &ask.chat_template_kwargs, date)?;
+                let (template, tools) = (self.template(), ask.tools.as_ref());
+                let kwargs = &ask.chat_template_kwargs;
+                let text = match (template.knows_tools(), tools) {
+                    (true, Some(tools)) => {
+                        template.render_with(messages, &tools.functions, kwargs, date)?
+                    }
+                    (true, None) => template.render(messages, kwargs, date)?,
+                    (false, tools) => {
+                        template.render(&conversation::told(messages, tools), kwargs, date)?
+                    }
+                };
                 Ok(Some(text.into()))
             }
             Prompt::Text(text) => Ok(Some(text.into())),

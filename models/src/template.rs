@@ -8,7 +8,8 @@
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
-use protocol::api::Message;
+use protocol::api::{Function, Message, Role};
+use protocol::calls::BEGIN;
 use serde_json::Map;
 
 mod date;
@@ -18,6 +19,7 @@ mod date;
 pub struct ChatTemplate {
     environment: Environment<'static>,
     asks_for_date: bool,
+    knows_tools: bool,
     bos_token: String,
     eos_token: String,
 }
@@ -80,6 +82,7 @@ impl ChatTemplate {
         Ok(ChatTemplate {
             environment,
             asks_for_date,
+            knows_tools: source.contains("tools") && source.contains(BEGIN),
             bos_token: bos,
             eos_token: eos,
         })
@@ -90,6 +93,12 @@ impl ChatTemplate {
         self.asks_for_date
     }
 
+    /// Whether the template itself tells a model of tools, with calls in the form that grammars
+    /// have.
+    pub fn knows_tools(&self) -> bool {
+        self.knows_tools
+    }
+
     /// The prompt for `messages`, ready for the assistant's turn. `today` is `YYYY-MM-DD`; a
     /// template that asks for the day without being told fails.
     pub fn render(
@@ -98,13 +107,30 @@ impl ChatTemplate {
         kwargs: &Map<String, serde_json::Value>,
         today: Option<&str>,
     ) -> Result<String, TemplateError> {
+        self.render_with(messages, &[], kwargs, today)
+    }
+
+    /// The same, for a model that may call these functions.
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        functions: &[Function],
+        kwargs: &Map<String, serde_json::Value>,
+        today: Option<&str>,
+    ) -> Result<String, TemplateError> {
         if let Some(name) = kwargs.keys().find(|name| RESERVED.contains(&name.as_str())) {
             return Err(TemplateError::Reserved(name.clone()));
         }
-        let messages: Vec<minijinja::Value> = messages
+        let messages: Vec<minijinja::Value> = messages.iter().map(message_value).collect();
+        let tools: Vec<minijinja::Value> = functions
             .iter()
-            .map(|m| context! { role => m.role.as_str(), content => m.content.as_str() })
+            .map(|function| minijinja::Value::from(Serde(&function.source)))
             .collect();
+        // Templates ask whether there are any in more than one way.
+        let tools = match tools.is_empty() {
+            true => context! {},
+            false => context! { tools },
+        };
         let today = today.map(str::to_owned);
         let ours = context! {
             messages,
@@ -123,8 +149,35 @@ impl ChatTemplate {
             .get_template(NAME)
             .expect("compiled when the environment was made");
         template
-            .render(context! { ..ours, ..asked, ..defaults })
+            .render(context! { ..ours, ..tools, ..asked, ..defaults })
             .map_err(explain)
+    }
+}
+
+/// A message with the members that it has.
+fn message_value(message: &Message) -> minijinja::Value {
+    let said = context! { role => message.role.as_str(), content => message.content.as_str() };
+    let calls: Vec<minijinja::Value> = message
+        .tool_calls
+        .iter()
+        .map(|call| {
+            // Templates write arguments with `tojson`, so they take the object.
+            let arguments = serde_json::from_str::<Map<String, serde_json::Value>>(&call.arguments);
+            let arguments = match &arguments {
+                Ok(object) => minijinja::Value::from(Serde(object)),
+                Err(_) => call.arguments.as_str().into(),
+            };
+            context! {
+                id => call.id.as_str(),
+                r#type => "function",
+                function => context! { name => call.name.as_str(), arguments },
+            }
+        })
+        .collect();
+    match (message.role, calls.is_empty()) {
+        (Role::Tool, _) => context! { tool_call_id => message.tool_call_id.as_deref(), ..said },
+        (_, true) => said,
+        (_, false) => context! { tool_calls => calls, ..said },
     }
 }
 

@@ -25,6 +25,20 @@ impl TokenMask {
         mask
     }
 
+    /// The set whose bits are these words, as [`TokenMask::words`] gives them.
+    pub(crate) fn of_words(vocab: usize, words: &[u32]) -> TokenMask {
+        let mut mask = TokenMask::none(vocab);
+        for (ours, theirs) in mask.words.iter_mut().zip(words) {
+            *ours = *theirs;
+        }
+        if let Some(last) = mask.words.last_mut()
+            && vocab % 32 != 0
+        {
+            *last &= (1 << (vocab % 32)) - 1;
+        }
+        mask
+    }
+
     /// Adds an id; one past the vocabulary is left out.
     pub fn allow(&mut self, id: u32) {
         if (id as usize) < self.vocab {

@@ -105,10 +105,7 @@ fn message(value: &Value) -> Message {
         "assistant" => Role::Assistant,
         other => panic!("the oracle has the role {other}"),
     };
-    Message {
-        role,
-        content: value["content"].as_str().unwrap().to_owned(),
-    }
+    Message::new(role, value["content"].as_str().unwrap())
 }
 
 #[test]

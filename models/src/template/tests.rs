@@ -6,10 +6,7 @@ use serde_json::json;
 use super::*;
 
 fn message(role: Role, content: &str) -> Message {
-    Message {
-        role,
-        content: content.to_owned(),
-    }
+    Message::new(role, content)
 }
 
 fn check(source: &str, kwargs: serde_json::Value, want: Result<&str, TemplateError>) {
