@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use models::{ForwardError, SampleError, Scored};
+use models::{ForwardError, Scored};
 
 use crate::inbox::{Mail, Receiver};
 use crate::language_model::{LanguageModel, Part};
@@ -25,7 +25,7 @@ use crate::notary::Notary;
 use crate::prefixes::BlockKeys;
 use crate::scheduler::{Run, Scheduler, SchedulerConfig, SequenceId};
 
-use draw::Drawn;
+use draw::{DrawError, Drawn};
 use memory::Memory;
 use request::Request;
 pub(crate) use request::Submission;
@@ -315,6 +315,16 @@ impl<M: LanguageModel> Engine<M> {
                 .observe(now.duration_since(before).as_secs_f64());
         }
         request.trace(choice, drawn.trace);
+        if !ended && let Err(error) = request.advance(choice, drawn.token) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a grammar is stuck"
+            );
+            request.absorb(&delta, now, &self.metrics);
+            request.show(delta);
+            self.cut(arrival, Cut::Failed);
+            return true;
+        }
         if request.absorb(&delta, now, &self.metrics) {
             self.close(arrival, vec![delta], None);
             return true;
@@ -386,7 +396,7 @@ impl<M: LanguageModel> Engine<M> {
 }
 
 /// What was drawn for one part of a step: nothing where no token was due.
-type Outcome = Option<Result<Vec<Drawn>, SampleError>>;
+type Outcome = Option<Result<Vec<Drawn>, DrawError>>;
 
 fn alive<C>(sequences: &mut BTreeMap<SequenceId, Sequence<C>>, id: SequenceId) -> &mut Sequence<C> {
     sequences

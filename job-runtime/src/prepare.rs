@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use models::{Model, TemplateError};
+use models::{Grammar, GrammarRefused, Model, TemplateError};
 use protocol::Digest;
 use protocol::api::{self, ApiError, Ask, Kind, Prompt};
 use protocol::request_signature::Nonce;
@@ -33,6 +33,7 @@ pub(crate) struct Prepared {
     pub ask: Ask,
     pub prompt: Vec<u32>,
     pub sampling: Sampling,
+    pub grammar: Option<Grammar>,
 }
 
 /// What the client's signature adds: the seed, where it names none.
@@ -92,6 +93,7 @@ impl Preparer {
         let (prompt, template_date) = self.prompt(&ask)?;
         let max_tokens = self.room(&ask, prompt.len())?;
         self.known_tokens(&ask)?;
+        let grammar = Grammar::for_ask(&ask, &self.model).map_err(refused_by_grammar)?;
         let (seed, seed_by) = match (ask.sampling.seed, seed) {
             (Some(seed), _) => (Seed(seed), SeedBy::Client),
             (None, Some(signed)) => {
@@ -106,11 +108,12 @@ impl Preparer {
             seed_by,
             template_date,
         };
-        let sampling = Sampling::in_force(&ask.sampling, ask.n, effective);
+        let sampling = Sampling::in_force(&ask.sampling, ask.n, effective).with_grammar(&ask);
         Ok(Prepared {
             ask,
             prompt,
             sampling,
+            grammar,
         })
     }
 
@@ -275,6 +278,10 @@ impl Preparer {
 
 fn refused_by_template(error: TemplateError) -> PrepareError {
     refuse("messages", "invalid_value", error.to_string())
+}
+
+fn refused_by_grammar(error: GrammarRefused) -> PrepareError {
+    refuse(&error.param, "unsupported_schema", error.to_string())
 }
 
 fn refuse(param: &str, code: &'static str, message: String) -> PrepareError {

@@ -3,6 +3,7 @@
 //! [`Form`] says what one answer looks like; `chat` and `completion` write its
 //! choices, `stream` the events and `whole` the single body.
 
+mod calls;
 mod chat;
 mod completion;
 mod stream;
@@ -33,6 +34,8 @@ pub(crate) struct Form {
     pub include_usage: bool,
     pub logprobs: bool,
     pub token_ids: bool,
+    /// Whether the text may be calls.
+    pub calls: bool,
     /// Empty if the ids weren't asked for.
     pub prompt: Vec<u32>,
     pub model: Arc<Model>,
@@ -55,6 +58,7 @@ impl Form {
             include_usage: ask.include_usage,
             logprobs: ask.logprobs.is_some(),
             token_ids: ask.return_token_ids,
+            calls: prepared.sampling.may_call(),
             prompt: match ask.return_token_ids {
                 true => prepared.prompt.clone(),
                 false => Vec::new(),

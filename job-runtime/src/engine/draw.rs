@@ -4,8 +4,9 @@
 //! what a drawn token does to its request is `engine`'s. Start at [`Draw::all`].
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use models::{SampleError, Sampler, Scored, Trace, log_softmax_top};
+use models::{GrammarError, GrammarState, SampleError, Sampler, Scored, Trace, log_softmax_top};
 
 use crate::mailbox::TokenLogprob;
 
@@ -20,6 +21,19 @@ pub(super) struct Draw<'a> {
     pub choices: Range<u8>,
     /// Every choice's trace so far.
     pub traces: &'a [Trace],
+    /// Where every choice is in the request's grammar; empty without one.
+    pub grammars: &'a [Mutex<GrammarState>],
+}
+
+/// Why no token could be drawn.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DrawError {
+    /// The logits or the parameters.
+    #[error("sampling")]
+    Sample(#[source] SampleError),
+    /// The grammar.
+    #[error("asking the grammar")]
+    Grammar(#[source] GrammarError),
 }
 
 /// A choice's next token.
@@ -34,20 +48,28 @@ pub(super) struct Drawn {
 
 impl Draw<'_> {
     /// Draws the token of every choice.
-    pub(super) fn all(&self, row: &Scored<'_>) -> Result<Vec<Drawn>, SampleError> {
+    pub(super) fn all(&self, row: &Scored<'_>) -> Result<Vec<Drawn>, DrawError> {
         self.choices
             .clone()
             .map(|choice| self.one(choice, row))
             .collect()
     }
 
-    fn one(&self, choice: u8, row: &Scored<'_>) -> Result<Drawn, SampleError> {
+    fn one(&self, choice: u8, row: &Scored<'_>) -> Result<Drawn, DrawError> {
         let position = self.prompt.len() + self.output.len();
         let position = u32::try_from(position).expect("a sequence fits its context");
         let (prompt, output) = (self.prompt, self.output);
+        let mask = match self.grammars.get(usize::from(choice)) {
+            Some(grammar) => {
+                let mut grammar = grammar.lock().unwrap_or_else(PoisonError::into_inner);
+                grammar.mask().map_err(DrawError::Grammar)?
+            }
+            None => None,
+        };
         let drawn = self
             .sampler
-            .sample(choice, position, row.logits, prompt, output)?;
+            .sample_masked(choice, position, row.logits, prompt, output, mask.as_ref())
+            .map_err(DrawError::Sample)?;
         let mut trace = self.traces[usize::from(choice)].clone();
         trace.absorb(drawn.token, row.hidden);
         let logprob = self.logprobs.map(|k| {

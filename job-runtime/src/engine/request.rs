@@ -1,8 +1,9 @@
 //! One request inside the engine: its open receipt, its reader, its clock.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use models::{ModelConfig, Sampler, Trace};
+use models::{Grammar, GrammarError, GrammarState, ModelConfig, Sampler, Trace};
 use protocol::receipt::{Finish, OpenReceipt};
 use protocol::sampling::Sampling;
 
@@ -20,6 +21,8 @@ pub(crate) struct Submission {
     pub open: OpenReceipt,
     pub prompt: Vec<u32>,
     pub sampling: Sampling,
+    /// What the answer must follow, if anything.
+    pub grammar: Option<Grammar>,
     /// How many of the most likely tokens to name beside each drawn one, if any.
     pub logprobs: Option<u8>,
     /// With whom it shares prefixes.
@@ -50,6 +53,8 @@ pub(super) struct Request {
     logprobs: Option<u8>,
     /// One for each choice.
     traces: Vec<Trace>,
+    /// One for each choice, or none without a grammar. A preempted sequence keeps it.
+    grammars: Vec<Mutex<GrammarState>>,
     /// Choices that haven't ended.
     choices: u8,
     usage: Usage,
@@ -67,6 +72,12 @@ impl Request {
         Self {
             sampler: Sampler::new(&submission.sampling, model),
             traces: vec![Trace::new(); usize::from(submission.sampling.n)],
+            grammars: match &submission.grammar {
+                Some(grammar) => (0..submission.sampling.n)
+                    .map(|_| Mutex::new(grammar.begin()))
+                    .collect(),
+                None => Vec::new(),
+            },
             choices: submission.sampling.n,
             open: submission.open,
             answer: submission.answer,
@@ -116,6 +127,7 @@ impl Request {
             output: sequence.output(),
             choices: sequence.choices(),
             traces: &self.traces,
+            grammars: &self.grammars,
         }
     }
 
@@ -134,6 +146,17 @@ impl Request {
     /// A choice's trace, with the token that was drawn last.
     pub(super) fn trace(&mut self, choice: u8, trace: Trace) {
         self.traces[usize::from(choice)] = trace;
+    }
+
+    /// Takes a token that didn't end a choice into its grammar.
+    pub(super) fn advance(&mut self, choice: u8, token: u32) -> Result<(), GrammarError> {
+        match self.grammars.get_mut(usize::from(choice)) {
+            Some(grammar) => {
+                let grammar = grammar.get_mut().unwrap_or_else(PoisonError::into_inner);
+                grammar.advance(token)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Passes on what a token did to a choice; true when that ended the last one.

@@ -177,6 +177,7 @@ impl Bench {
             open,
             prompt,
             sampling,
+            grammar: None,
             logprobs: Some(1),
             checkpoint_tokens: self.checkpoint_tokens,
             scope: self.sharing.scope(self.client.as_ref()),
@@ -237,6 +238,8 @@ fn sampling() -> Sampling {
         seed: Seed(1),
         seed_by: SeedBy::Client,
         template_date: None,
+        grammar: None,
+        grammar_sha256: None,
     }
 }
 

@@ -1,8 +1,11 @@
 //! Choices of `/v1/chat/completions`.
 
+use std::borrow::Cow;
+
 use protocol::receipt::Finish;
 use serde::Serialize;
 
+use super::calls::{self, Call, CallDelta, Calls, Part};
 use super::{Form, finish_reason, shown};
 use crate::mailbox::TokenLogprob;
 
@@ -24,8 +27,11 @@ pub(super) struct ChunkChoice<'a> {
 struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// `null` first where calls may follow instead.
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<&'a str>,
+    content: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[&'a CallDelta; 1]>,
 }
 
 /// A choice of a whole answer.
@@ -42,8 +48,10 @@ pub(super) struct WholeChoice<'a> {
 #[derive(Debug, Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    content: Option<Cow<'a, str>>,
     refusal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,12 +74,13 @@ struct Candidate {
     bytes: Vec<u8>,
 }
 
-pub(super) fn role(index: u8) -> ChunkChoice<'static> {
+pub(super) fn role(form: &Form, index: u8) -> ChunkChoice<'static> {
     ChunkChoice {
         index,
         delta: Delta {
             role: Some("assistant"),
-            content: Some(""),
+            content: Some((!form.calls).then_some("")),
+            tool_calls: None,
         },
         logprobs: None,
         finish_reason: None,
@@ -83,8 +92,8 @@ pub(super) fn text<'a>(form: &Form, delta: &'a crate::mailbox::Delta) -> ChunkCh
     ChunkChoice {
         index: delta.choice,
         delta: Delta {
-            role: None,
-            content: Some(&delta.text),
+            content: Some(Some(&delta.text)),
+            ..Delta::default()
         },
         logprobs: logprobs(form, &delta.logprobs),
         finish_reason: None,
@@ -92,31 +101,71 @@ pub(super) fn text<'a>(form: &Form, delta: &'a crate::mailbox::Delta) -> ChunkCh
     }
 }
 
+/// A part of what `delta` says, or nothing of it; `tells`: with what is known of its tokens.
+pub(super) fn part<'a>(
+    form: &Form,
+    delta: &'a crate::mailbox::Delta,
+    part: Option<&'a Part>,
+    tells: bool,
+) -> ChunkChoice<'a> {
+    let said = match part {
+        None => Delta::default(),
+        Some(Part::Content(text)) => Delta {
+            content: Some(Some(text)),
+            ..Delta::default()
+        },
+        Some(Part::Call(call)) => Delta {
+            tool_calls: Some([call]),
+            ..Delta::default()
+        },
+    };
+    let chunk = text(form, delta);
+    ChunkChoice {
+        delta: said,
+        logprobs: chunk.logprobs.filter(|_| tells),
+        token_ids: chunk.token_ids.filter(|_| tells),
+        ..chunk
+    }
+}
+
 pub(super) fn finish<'a>(
     form: &Form,
     index: u8,
-    finish: Finish,
+    finish_reason: &'static str,
     tokens: &'a [u32],
 ) -> ChunkChoice<'a> {
     ChunkChoice {
         index,
         delta: Delta::default(),
         logprobs: None,
-        finish_reason: Some(finish_reason(finish)),
+        finish_reason: Some(finish_reason),
         token_ids: form.token_ids(tokens),
     }
 }
 
 pub(super) fn whole<'a>(form: &Form, choice: &'a super::whole::Choice) -> WholeChoice<'a> {
+    let (content, tool_calls) = match form.calls {
+        true => Calls::whole(&form.id, choice.index, &choice.text),
+        false => (None, Vec::new()),
+    };
+    let content = match form.calls {
+        true => content.map(Cow::Owned),
+        false => Some(Cow::Borrowed(choice.text.as_str())),
+    };
+    let finish_reason = match choice.finish {
+        Finish::Stop if !tool_calls.is_empty() => calls::FINISH_REASON,
+        finish => finish_reason(finish),
+    };
     WholeChoice {
         index: choice.index,
         message: Message {
             role: "assistant",
-            content: &choice.text,
+            content,
             refusal: None,
+            tool_calls,
         },
         logprobs: logprobs(form, &choice.logprobs),
-        finish_reason: finish_reason(choice.finish),
+        finish_reason,
         token_ids: form.token_ids(&choice.tokens),
     }
 }

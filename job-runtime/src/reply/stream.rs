@@ -4,7 +4,7 @@
 //! What is ready together leaves as one frame. An answer that was cut ends
 //! with an error event that carries the receipt, and without `[DONE]`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -16,7 +16,8 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use transport::sse;
 
-use super::{Envelope, Form, UsageObject, chat, completion};
+use super::calls::Calls;
+use super::{Envelope, Form, UsageObject, chat, completion, finish_reason};
 use crate::mailbox::{AnswerReader, Delta, End, News};
 use crate::problem;
 
@@ -84,6 +85,8 @@ struct Events {
     bytes: BytesMut,
     /// Choices that had a chunk, by number: the first one shows the prompt's ids.
     begun: BTreeSet<u8>,
+    /// Of choices that may call.
+    calls: BTreeMap<u8, Calls>,
 }
 
 /// A choice in a chunk.
@@ -101,7 +104,7 @@ impl Events {
 
     fn roles(&mut self, form: &Form) {
         for index in 0..form.n {
-            self.chunk(form, index, Piece::Chat(chat::role(index)), None);
+            self.chunk(form, index, Piece::Chat(chat::role(form, index)), None);
         }
     }
 
@@ -129,7 +132,7 @@ impl Events {
     }
 
     fn delta(&mut self, form: &Form, delta: &Delta, receipt: Option<&SignedReceipt>) {
-        let speaks = !delta.text.is_empty() || (form.logprobs && !delta.logprobs.is_empty());
+        let mut speaks = !delta.text.is_empty() || (form.logprobs && !delta.logprobs.is_empty());
         // How a choice was cut is the error event's to say.
         let by_itself = |finish: &Finish| matches!(finish, Finish::Stop | Finish::Length);
         let finish = delta.finish.filter(by_itself);
@@ -142,17 +145,37 @@ impl Events {
             None => (checkpoint, None),
             Some(_) => (None, receipt.or(checkpoint)),
         };
-        if speaks || shows_ids || early.is_some() {
+        let mut reason = finish.map(finish_reason);
+        if form.calls {
+            let parts = {
+                let calls = self.calls.entry(index).or_default();
+                let parts = calls.read(&form.id, index, &delta.text, delta.finish.is_some());
+                reason = finish.map(|finish| calls.finish_reason(finish));
+                parts
+            };
+            speaks = !parts.is_empty() || !delta.logprobs.is_empty();
+            if parts.is_empty() && (speaks || shows_ids || early.is_some()) {
+                let piece = chat::part(form, delta, None, true);
+                self.chunk(form, index, Piece::Chat(piece), early);
+            }
+            for (at, part) in parts.iter().enumerate() {
+                let piece = chat::part(form, delta, Some(part), at == 0);
+                let early = early.filter(|_| at + 1 == parts.len());
+                self.chunk(form, index, Piece::Chat(piece), early);
+            }
+        } else if speaks || shows_ids || early.is_some() {
             let piece = match form.kind {
                 Kind::Chat => Piece::Chat(chat::text(form, delta)),
                 Kind::Completion => Piece::Completion(completion::text(form, delta)),
             };
             self.chunk(form, index, piece, early);
         }
-        let Some(finish) = finish else { return };
+        let (Some(finish), Some(reason)) = (finish, reason) else {
+            return;
+        };
         let ids: &[u32] = if speaks { &[] } else { &delta.tokens };
         let piece = match form.kind {
-            Kind::Chat => Piece::Chat(chat::finish(form, index, finish, ids)),
+            Kind::Chat => Piece::Chat(chat::finish(form, index, reason, ids)),
             Kind::Completion => Piece::Completion(completion::finish(form, index, finish, ids)),
         };
         self.chunk(form, index, piece, receipt);
