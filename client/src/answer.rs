@@ -5,6 +5,9 @@
 //! would let two readers of the same stream see two texts: duplicate keys,
 //! text after a choice's end, events after `[DONE]`. Start at [`Assembly`].
 
+mod calls;
+
+use protocol::api::Ask;
 use protocol::receipt::SignedReceipt;
 use protocol::{Kind, json};
 use serde_json::{Map, Value};
@@ -37,8 +40,11 @@ pub struct Answer {
 /// One completion of the prompt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// All its text, in the order it came.
+    /// All its text, in the order it came: what a receipt hashes. Of calls it is how a model
+    /// writes them.
     pub text: String,
+    /// What it calls.
+    pub calls: Vec<Call>,
     /// Its `finish_reason`, once it had one.
     pub finish: Option<String>,
     /// Its tokens, where `return_token_ids` asked for them.
@@ -63,6 +69,17 @@ pub struct Progress {
     pub token_ids: Option<usize>,
     /// Its `finish_reason`, once it had one.
     pub finish: Option<String>,
+}
+
+/// A function that an answer calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Call {
+    /// Its id.
+    pub id: String,
+    /// The function's name.
+    pub name: String,
+    /// The arguments, a JSON text.
+    pub arguments: String,
 }
 
 /// Token counts as the response states them.
@@ -114,6 +131,9 @@ pub enum AnswerError {
     /// Something after `[DONE]`, or after an error.
     #[error("the response goes on after its end")]
     AfterEnd,
+    /// Calls that weren't asked for, or in another form than the API's.
+    #[error("the tool calls of choice {0} are malformed")]
+    Calls(usize),
     /// The id or the model changed on the way.
     #[error("the response changes its `{0}` on the way")]
     Changed(&'static str),
@@ -123,14 +143,25 @@ pub enum AnswerError {
 #[derive(Debug)]
 pub struct Assembly {
     kind: Kind,
+    /// Whether tools were offered.
+    may_call: bool,
     answer: Answer,
 }
 
 impl Assembly {
+    /// An empty answer to a request; with tools, it may call them.
+    pub fn for_ask(ask: &Ask) -> Assembly {
+        Assembly {
+            may_call: ask.tools.is_some(),
+            ..Assembly::new(ask.kind, usize::from(ask.n))
+        }
+    }
+
     /// An empty answer with `n` choices.
     pub fn new(kind: Kind, n: usize) -> Assembly {
         Assembly {
             kind,
+            may_call: false,
             answer: Answer {
                 choices: vec![Choice::default(); n],
                 ..Answer::default()
@@ -247,7 +278,14 @@ impl Assembly {
             Some(holder) => string(holder, field)?.unwrap_or_default(),
             None => "",
         };
-        so_far.text.push_str(text);
+        let mut text = text.to_owned();
+        if let Some(found) = holder.and_then(|holder| present(holder, "tool_calls")) {
+            let more = calls::take(&mut so_far.calls, found, stream)
+                .filter(|_| self.may_call && self.kind == Kind::Chat)
+                .ok_or(AnswerError::Calls(index))?;
+            text.push_str(&more);
+        }
+        so_far.text.push_str(&text);
         if let Some(mut ids) = token_ids(choice, "token_ids")? {
             so_far.token_ids.get_or_insert_default().append(&mut ids);
         }
@@ -255,9 +293,14 @@ impl Assembly {
             self.answer.prompt_token_ids = Some(ids);
         }
         so_far.finish = string(choice, "finish_reason")?.map(str::to_owned);
-        Ok((!text.is_empty()).then(|| Delta {
+        if so_far.finish.is_some() && self.may_call {
+            let end = calls::end(so_far).ok_or(AnswerError::Calls(index))?;
+            so_far.text.push_str(end);
+            text.push_str(end);
+        }
+        Ok((!text.is_empty()).then_some(Delta {
             choice: index,
-            text: text.to_owned(),
+            text,
         }))
     }
 

@@ -11,6 +11,7 @@ mod checkpoint;
 mod names;
 
 use protocol::api::{self, Ask, Prompt};
+use protocol::calls;
 use protocol::credential::{Chain, CredentialError, VerifiedCredential};
 use protocol::jws::JwsError;
 use protocol::receipt::{Finish, Receipt, ReceiptError, SignedReceipt, VerifiedReceipt};
@@ -20,7 +21,7 @@ use protocol::{Did, Digest, ModelDigest, UnixMs};
 pub use checkpoint::{Proven, proven};
 pub use names::{Check, Rejection};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Choice};
 use crate::reply::{Received, Sent};
 
 /// What the gateway keeps for a request: `GET /v1/receipts/{id}`.
@@ -278,13 +279,19 @@ fn texts_of(answer: &Answer) -> impl ExactSizeIterator<Item = &str> {
 fn same_finish(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
     for (number, (choice, output)) in answer.choices.iter().zip(&claims.output).enumerate() {
         let came = choice.finish.as_deref().unwrap_or("none");
-        if output.finish.as_str() != came {
+        // OpenAI has a word of its own for an end after a call.
+        let finish = match output.finish {
+            Finish::Stop if !choice.calls.is_empty() => "tool_calls",
+            finish => finish.as_str(),
+        };
+        if finish != came {
             return Err(Check::Finish.fails(format!(
                 "choice {number} ended with {:?}, the receipt says {:?}",
                 came,
                 output.finish.as_str()
             )));
         }
+        call_ids(number, choice, claims)?;
     }
     Ok(())
 }
@@ -308,10 +315,31 @@ fn same_usage(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// That the calls have the ids that the request gives them. // spec grammar 4.4
+fn call_ids(number: usize, choice: &Choice, claims: &Receipt) -> Result<(), Rejection> {
+    for (index, call) in choice.calls.iter().enumerate() {
+        let ours = match (u8::try_from(number), u8::try_from(index)) {
+            (Ok(number), Ok(index)) => calls::id(&claims.jti, number, index),
+            _ => String::new(),
+        };
+        if call.id != ours {
+            return Err(Check::Id.fails(format!(
+                "call {index} of choice {number} isn't {ours}, as this request has it"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// That every choice ended by itself or at its limit, and that the count of its tokens says so too.
 fn endings(claims: &Receipt) -> Result<(), Rejection> {
     let limits = (claims.sampling.as_ref()).map_or((0, u32::MAX), |sampling| {
-        (sampling.min_tokens, sampling.max_tokens)
+        // A grammar may have no way on before that.
+        let least = match sampling.grammar {
+            Some(_) => 0,
+            None => sampling.min_tokens,
+        };
+        (least, sampling.max_tokens)
     });
     for (number, output) in claims.output.iter().enumerate() {
         let (least, most) = match output.finish {

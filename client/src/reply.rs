@@ -145,7 +145,7 @@ impl Reply {
         let content_type = content_type(response.headers());
         let streams = is_stream(status, content_type.as_deref());
         Reply {
-            assembly: Assembly::new(sent.ask.kind, usize::from(sent.ask.n)),
+            assembly: Assembly::for_ask(&sent.ask),
             sent,
             limits,
             status,

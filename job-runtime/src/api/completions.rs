@@ -153,6 +153,7 @@ async fn complete(
         open: statement.pass(),
         prompt: prepared.prompt,
         sampling: prepared.sampling,
+        grammar: prepared.grammar,
         logprobs: prepared.ask.logprobs,
         scope,
         // An answer in one piece arrives with its receipt or not at all.

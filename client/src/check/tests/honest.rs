@@ -118,6 +118,7 @@ pub(super) fn honest() -> Parts {
             id: Some(id.to_string()),
             model: Some("small".into()),
             choices: vec![Choice {
+                calls: Vec::new(),
                 text: "Hello".into(),
                 finish: Some("stop".into()),
                 token_ids: Some(vec![5, 6, 2]),
