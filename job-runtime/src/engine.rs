@@ -315,21 +315,21 @@ impl<M: LanguageModel> Engine<M> {
                 .observe(now.duration_since(before).as_secs_f64());
         }
         request.trace(choice, drawn.trace);
-        if !ended && let Err(error) = request.advance(choice, drawn.token) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a grammar is stuck"
-            );
-            request.absorb(&delta, now, &self.metrics);
-            request.show(delta);
-            self.cut(arrival, Cut::Failed);
-            return true;
-        }
+        let stuck = match ended {
+            true => None,
+            false => request.advance(choice, drawn.token).err(),
+        };
         if request.absorb(&delta, now, &self.metrics) {
             self.close(arrival, vec![delta], None);
             return true;
         }
         request.show(delta, &self.notary);
+        if let Some(error) = stuck {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "an answer can't go on");
+            self.cut(arrival, Cut::Failed);
+            return true;
+        }
         if ended {
             self.end(id);
         }

@@ -178,7 +178,7 @@ impl<'a> Job<'a> {
             (Cheat::System(told), Prompt::Messages(messages)) => {
                 let content = told.clone();
                 let role = Role::System;
-                messages.insert(0, Message { role, content });
+                messages.insert(0, Message::new(role, content));
             }
             _ => {}
         }

@@ -204,5 +204,7 @@ fn sampling() -> Sampling {
         seed: Seed(7),
         seed_by: SeedBy::Client,
         template_date: None,
+        grammar: None,
+        grammar_sha256: None,
     }
 }

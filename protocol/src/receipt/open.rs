@@ -212,14 +212,16 @@ impl Choice {
     }
 
     fn close(mut self, unfinished: Finish) -> Output {
-        if let Some(calls) = &self.calls {
+        let finish = self.finish.unwrap_or(unfinished);
+        // What goes on has no end yet.
+        if let Some(calls) = self.calls.filter(|_| finish != Finish::Open) {
             self.text.update(calls.end().as_bytes());
         }
         Output {
             text_sha256: self.text.finish(),
             tokens_sha256: self.token_ids.finish(),
             tokens: self.tokens,
-            finish: self.finish.unwrap_or(unfinished),
+            finish,
         }
     }
 }
