@@ -83,11 +83,11 @@ pub struct EngineLimits {
 impl Default for EngineLimits {
     fn default() -> Self {
         Self {
-            sequences_max: non_zero(16),
+            sequences_max: non_zero(64),
             waiting_max: 64,
             context_tokens_max: non_zero(8192),
             kv_tokens_max: non_zero(32_768),
-            prefill_tokens_per_step: non_zero(64),
+            prefill_tokens_per_step: non_zero(128),
             checkpoint_tokens: 256,
             prefix_sharing: PrefixSharing::Client,
             unread_tokens_max: non_zero(256),

@@ -260,7 +260,9 @@ impl<M: LanguageModel> Engine<M> {
 
     /// A sequence has read its part, and its next tokens were drawn where they were due.
     fn take(&mut self, run: Run, drawn: Outcome) {
-        let sequence = alive(&mut self.sequences, run.id);
+        let Some(sequence) = self.sequences.get_mut(&run.id) else {
+            return; // its request ended with another choice's part of this step
+        };
         let prompt_tokens = sequence.read(run.tokens, self.step);
         self.memory.keep(sequence);
         self.metrics

@@ -53,7 +53,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "ID")]
     model: Option<String>,
     /// Sequences that the engine computes together
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "64")]
     sequences: String,
     /// Requests that may wait for their turn; one more is refused with 429
     #[arg(long, value_name = "N", default_value = "64")]

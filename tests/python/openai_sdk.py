@@ -4,6 +4,7 @@ Each check is a function; its name is printed when it has passed. Answers are sh
 """
 
 import asyncio
+import base64
 import json
 import sys
 import urllib.request
@@ -42,6 +43,18 @@ def proven(identifier: str, compact: str, texts: list[str], finishes: list[str])
     assert "sub" not in claims
     covers(claims, texts, finishes)
     return claims
+
+
+def part(compact: str) -> int:
+    """0 for a receipt, else the number of a checkpoint."""
+    claims = compact.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["part"]
+
+
+def closing(chunk) -> bool:
+    """Whether a chunk carries the receipt, and not a checkpoint of the answer so far."""
+    receipt = (chunk.model_extra or {}).get("receipt")
+    return receipt is not None and part(receipt) == 0
 
 
 def gathered(chunks: list, count: int = 1) -> tuple[list[str], list[str], str]:
@@ -89,7 +102,7 @@ def chat_streamed():
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len({chunk.id for chunk in chunks}) == 1
     assert all(chunk.object == "chat.completion.chunk" and chunk.usage is None for chunk in chunks)
-    assert [chunk for chunk in chunks if "receipt" in (chunk.model_extra or {})] == chunks[-1:]
+    assert [chunk for chunk in chunks if closing(chunk)] == chunks[-1:]
     assert chunks[-1].choices[0].finish_reason
     proven(chunks[0].id, receipt, texts, finishes)
     whole = client.chat.completions.create(**ASK)
@@ -118,7 +131,7 @@ def chat_stream_helper():
             if event.type == "content.delta":
                 deltas += event.delta
             if event.type == "chunk":
-                receipts += [event.chunk.receipt] if "receipt" in (event.chunk.model_extra or {}) else []
+                receipts += [event.chunk.receipt] if closing(event.chunk) else []
         answer = stream.get_final_completion()
     (choice,) = answer.choices
     assert choice.message.content == deltas

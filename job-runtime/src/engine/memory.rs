@@ -26,9 +26,9 @@ impl<M: LanguageModel> Memory<M> {
         }
     }
 
-    /// Gives a sequence a cache, if it has none; how many tokens are in it already.
+    /// Gives a sequence a cache, if it holds nothing; how many tokens are in it already.
     pub(super) fn attach(&mut self, sequence: &mut Sequence<M::Cache>) -> Option<usize> {
-        if sequence.cache.is_some() {
+        if sequence.held() > 0 {
             return None;
         }
         let blocks = self.prefixes.take(sequence.prefix_keys(M::BLOCK_TOKENS));

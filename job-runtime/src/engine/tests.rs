@@ -8,7 +8,7 @@ use protocol::Digest;
 use protocol::receipt::{Finish, Receipt};
 use protocol::sampling::{Sampling, Seed, SeedBy};
 
-use self::alphabet::{Alphabet, BLOCK_TOKENS, BREAKS, END, PANICS};
+use self::alphabet::{Alphabet, BARREN, BLOCK_TOKENS, BREAKS, END, PANICS};
 use super::*;
 use crate::fixtures;
 use crate::inbox::{self, Sender};
@@ -485,6 +485,18 @@ fn a_failure_ends_only_the_request_that_it_names() {
     assert_eq!(read.shown(), "(error)");
     assert_eq!(read.end.unwrap().cut, Some(Cut::Failed));
     assert_eq!(Read::of(&sound, 1).shown(), "wxyz(stop)");
+}
+
+#[test]
+fn a_request_that_cannot_be_drawn_from_ends_with_all_its_choices() {
+    let mut bench = Bench::new();
+    let sound = bench.ask("v", |_| {});
+    let barren = bench.ask("|", |s| s.n = 2);
+    bench.turns(20);
+    let shown = Read::of(&barren, 2).shown();
+    assert_eq!(shown, ["}~(error)"; 2].join(" "), "both in one step");
+    assert_eq!(Read::of(&sound, 1).shown(), "wxyz(stop)");
+    assert_eq!(BARREN, '~');
 }
 
 #[test]

@@ -14,6 +14,9 @@ pub(super) const END: u32 = 256;
 /// The model names this as its fault.
 pub(super) const BREAKS: char = '!';
 
+/// After this, the model gives no logits to draw from.
+pub(super) const BARREN: char = '~';
+
 /// The model panics on this.
 pub(super) const PANICS: char = '?';
 
@@ -165,7 +168,10 @@ impl LanguageModel for Alphabet {
                 continue;
             };
             let mut logits = vec![0.0; self.config.vocab];
-            logits[next(*last) as usize] = 9.0;
+            logits[next(*last) as usize] = match *last == u32::from(BARREN) {
+                true => f32::NAN,
+                false => 9.0,
+            };
             take(Scored {
                 chunk,
                 position: read.len() - 1,
