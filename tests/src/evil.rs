@@ -35,6 +35,10 @@ pub enum Trick {
     DropLastChunk,
     /// The connection closes after half the text.
     Break,
+    /// The same, after a checkpoint.
+    BreakStated,
+    /// A checkpoint over another text than the one that came.
+    OtherCheckpoint,
     /// Everything but the receipt.
     NoReceipt,
     /// A receipt for the same body, signed by another client.

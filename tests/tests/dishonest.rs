@@ -123,6 +123,17 @@ fn a_piece_of_text_left_out() {
 }
 
 #[test]
+fn a_cut_stream_proves_what_its_checkpoint_states() {
+    let chat = check(Trick::BreakStated, "truncated");
+    chat.says("checkpoint 1 proves the first 7 characters (2 tokens) of choice 0");
+}
+
+#[test]
+fn a_checkpoint_of_another_text() {
+    check(Trick::OtherCheckpoint, "checkpoint");
+}
+
+#[test]
 fn the_last_chunk_left_out() {
     check(Trick::DropLastChunk, "truncated");
 }

@@ -3,7 +3,7 @@
 //! that it signs, or in the stream that the client gets.
 
 use protocol::api::{self, Ask};
-use protocol::receipt::{Closing, Finish, Numerics, OpenReceipt, Opening, Receipt, Salt};
+use protocol::receipt::{Closing, Finish, Numerics, OpenReceipt, Opening, Output, Receipt, Salt};
 use protocol::request_signature::{LIFETIME_S_MAX, VerifiedSignature, sign};
 use protocol::sampling::{Effective, Sampling, Seed, SeedBy, seed_from_nonce};
 use protocol::{Digest, Kind, RequestId, SigningKey};
@@ -56,7 +56,25 @@ pub(super) fn answer(state: &mut State, request: &Received, own: &VerifiedSignat
     }
     state.seq += 1;
     state.last = Some((sent.clone(), signed.digest()));
-    stream(state.trick, &ask, &id, &sent)
+    let checkpoint = checkpoint(state.trick, signed.unverified().clone()).sign(key);
+    stream(state.trick, &ask, &id, [&sent, checkpoint.compact()])
+}
+
+/// What the job signs when half of the text is out.
+fn checkpoint(trick: Trick, mut receipt: Receipt) -> Receipt {
+    let (tokens, texts): (Vec<u32>, Vec<&str>) = SCRIPT[..SCRIPT.len() / 2].iter().copied().unzip();
+    let text = match trick {
+        Trick::OtherCheckpoint => "A sky".to_owned(),
+        _ => texts.concat(),
+    };
+    receipt.part = 1;
+    receipt.output[0] = Output {
+        text_sha256: Digest::of(text.as_bytes()),
+        tokens_sha256: Digest::of_tokens(&tokens),
+        tokens: tokens.len() as u32,
+        finish: Finish::Open,
+    };
+    receipt
 }
 
 /// The job's receipt, with what the trick changes about its claims.
@@ -130,7 +148,7 @@ fn sampling(trick: Trick, ask: &Ask, signature: &VerifiedSignature) -> Sampling 
 }
 
 /// The event stream, with what the trick changes about it.
-fn stream(trick: Trick, ask: &Ask, id: &str, receipt: &str) -> Vec<u8> {
+fn stream(trick: Trick, ask: &Ask, id: &str, [receipt, checkpoint]: [&str; 2]) -> Vec<u8> {
     let chunk = |choices: Value| json!({"id": id, "object": "chat.completion.chunk", "created": 0, "model": ask.model, "choices": choices});
     let delta = |delta: Value, finish: Value| {
         chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish}]))
@@ -145,7 +163,7 @@ fn stream(trick: Trick, ask: &Ask, id: &str, receipt: &str) -> Vec<u8> {
     match trick {
         Trick::FlipCharacter => texts[1] = " shy".to_owned(),
         Trick::DropText => drop(texts.pop()),
-        Trick::Break => texts.truncate(SCRIPT.len() / 2),
+        Trick::Break | Trick::BreakStated => texts.truncate(SCRIPT.len() / 2),
         _ => {}
     }
     let mut events = vec![delta(
@@ -157,7 +175,11 @@ fn stream(trick: Trick, ask: &Ask, id: &str, receipt: &str) -> Vec<u8> {
             .iter()
             .map(|text| delta(json!({"content": text}), Value::Null)),
     );
-    if trick == Trick::Break {
+    if matches!(trick, Trick::BreakStated | Trick::OtherCheckpoint) {
+        // The role chunk, and half of the text.
+        events[SCRIPT.len() / 2]["receipt"] = checkpoint.into();
+    }
+    if matches!(trick, Trick::Break | Trick::BreakStated) {
         return chunked(&events, false);
     }
     if trick != Trick::DropLastChunk {
