@@ -3,6 +3,7 @@
 // Each check is a function; its name is printed when it has passed. Answers are short: the model is slow.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import OpenAI from "openai";
 
 import { covers, verified } from "./receipt.mjs";
@@ -102,6 +103,45 @@ async function completion() {
   await proven(chunks[0].id, receipt, texts, finishes);
 }
 
+/** What a receipt hashes of an answer that calls: grammar.md, 4.2. */
+function said(calls) {
+  const form = (call) => `<tool_call>\n{"name": "${call.name}", "arguments": ${call.arguments}}\n</tool_call>`;
+  return calls.map((call) => form(call.function)).join("\n");
+}
+
+async function toolCalls() {
+  const parameters = {
+    type: "object",
+    properties: { city: { type: "string", maxLength: 12 }, days: { type: "integer", minimum: 1, maximum: 7 } },
+    required: ["city", "days"],
+    additionalProperties: false,
+  };
+  const tools = [{ type: "function", function: { name: "get_weather", parameters } }];
+  const calling = { ...ask, tools, tool_choice: "required", parallel_tool_calls: false, max_tokens: 100 };
+  const answer = await client.chat.completions.create(calling);
+  const [choice] = answer.choices;
+  assert.equal(choice.finish_reason, "tool_calls");
+  const [call] = choice.message.tool_calls;
+  const { city, days } = JSON.parse(call.function.arguments);
+  assert.ok(city.length <= 12 && days >= 1 && days <= 7);
+  const claims = await proven(answer.id, answer.receipt, [said([call])], ["stop"]);
+  assert.equal(claims.domain, "text+calls/1");
+  const parts = { parallel_tool_calls: false, tool_choice: "required", tools };
+  const hashed = createHash("sha256").update(`countersign/grammar/1\n${JSON.stringify(parts)}`).digest("hex");
+  assert.equal(claims.sampling.grammar_sha256, hashed);
+  const streamed = await client.chat.completions.stream(calling).finalChatCompletion();
+  assert.equal(streamed.choices[0].message.tool_calls[0].function.arguments, call.function.arguments);
+}
+
+async function jsonBySchema() {
+  const schema = { type: "object", properties: { ok: { type: "boolean" } }, required: ["ok"], additionalProperties: false };
+  const response_format = { type: "json_schema", json_schema: { name: "reply", schema } };
+  const answer = await client.chat.completions.create({ ...ask, response_format, temperature: 1 });
+  const text = answer.choices[0].message.content;
+  assert.equal(typeof JSON.parse(text).ok, "boolean");
+  await proven(answer.id, answer.receipt, [text], ["stop"]);
+}
+
 async function abort() {
   const stream = await client.chat.completions.create({ ...ask, max_tokens: 400, stream: true });
   let id;
@@ -123,7 +163,18 @@ async function refusals() {
   });
 }
 
-for (const check of [models, chat, chatStreamed, chatStreamHelper, chatChoices, completion, abort, refusals]) {
+for (const check of [
+  models,
+  chat,
+  chatStreamed,
+  chatStreamHelper,
+  chatChoices,
+  completion,
+  toolCalls,
+  jsonBySchema,
+  abort,
+  refusals,
+]) {
   await check();
   console.log("ok", check.name);
 }

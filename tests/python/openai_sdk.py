@@ -5,14 +5,17 @@ Each check is a function; its name is printed when it has passed. Answers are sh
 
 import asyncio
 import base64
+import hashlib
 import json
 import sys
 import urllib.request
+from typing import Literal
 
 import openai
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
-from receipt import covers, verified
+from receipt import covers, digest, verified
 
 URL, GATEWAY = sys.argv[1:]
 # No retries: a refusal that the SDK would repeat should show.
@@ -191,10 +194,130 @@ def tokenized(text: str) -> list[int]:
     return told["tokens"]
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 12}, "unit": {"enum": ["C", "F"]}},
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def is_weather(arguments: str) -> bool:
+    asked = json.loads(arguments)
+    return set(asked) == {"city", "unit"} and len(asked["city"]) <= 12 and asked["unit"] in ("C", "F")
+
+
+def said(calls: list) -> str:
+    """What a receipt hashes of an answer that calls: grammar.md, 4.2."""
+    form = '<tool_call>\n{{"name": "{}", "arguments": {}}}\n</tool_call>'
+    return "\n".join(form.format(call.function.name, call.function.arguments) for call in calls)
+
+
+def call_id(answer: str, choice: int, call: int) -> str:
+    """grammar.md, 4.4"""
+    given = b"countersign/call/1\n" + answer.encode() + bytes([choice, call])
+    return "call_" + hashlib.sha256(given).hexdigest()[:24]
+
+
+def tool_calls():
+    once = {"type": "function", "function": {"name": "get_weather"}}
+    ask = ASK | {"tools": [WEATHER], "tool_choice": once, "max_tokens": 100, "temperature": 1}
+    for seed in range(3):
+        answer = client.chat.completions.create(**ask | {"seed": seed})
+        (choice,) = answer.choices
+        assert choice.finish_reason == "tool_calls" and choice.message.content is None
+        (call,) = choice.message.tool_calls
+        assert call.function.name == "get_weather" and is_weather(call.function.arguments)
+        assert call.id == call_id(answer.id, 0, 0)
+        claims = proven(answer.id, answer.receipt, [said([call])], ["stop"])
+        assert claims["domain"] == "text+calls/1" and claims["sampling"]["grammar"].startswith("tools/")
+    chunks = list(client.chat.completions.create(**ask | {"seed": 2}, stream=True))
+    deltas = [delta for chunk in chunks for delta in chunk.choices[0].delta.tool_calls or []]
+    assert deltas[0].function.name == "get_weather" and deltas[0].id == call_id(chunks[0].id, 0, 0)
+    assert all(delta.id is None and delta.function.name is None for delta in deltas[1:])
+    assert "".join(delta.function.arguments for delta in deltas) == call.function.arguments
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    proven(chunks[0].id, chunks[-1].receipt, [said([call])], ["stop"])
+    parts = ("parallel_tool_calls", True), ("tool_choice", once), ("tools", [WEATHER])
+    canonical = json.dumps(dict(parts), separators=(",", ":"), ensure_ascii=False).encode()
+    assert claims["sampling"]["grammar_sha256"] == digest(b"countersign/grammar/1\n" + canonical)
+
+
+def tool_answers():
+    """A conversation with a call in it, and a model that may call again or not."""
+    called = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    messages = ASK["messages"] + [
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "Sunny, 20 C"},
+    ]
+    ask = ASK | {"messages": messages, "tools": [WEATHER], "max_tokens": 20}
+    answer = client.chat.completions.create(**ask)
+    (choice,) = answer.choices
+    text = said(choice.message.tool_calls) if choice.message.tool_calls else choice.message.content
+    finish = "stop" if choice.finish_reason == "tool_calls" else choice.finish_reason
+    proven(answer.id, answer.receipt, [text], [finish])
+    with client.chat.completions.stream(**ask | {"tool_choice": "required", "max_tokens": 100, "parallel_tool_calls": False}) as stream:
+        helped = stream.get_final_completion()
+    (call,) = helped.choices[0].message.tool_calls
+    assert is_weather(call.function.arguments)
+
+
+def json_by_schema():
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 10},
+            "age": {"type": "integer", "minimum": 0, "maximum": 130},
+            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+        },
+        "required": ["name", "age", "tags"],
+        "additionalProperties": False,
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": schema}}
+    for seed in range(3):
+        ask = ASK | {"temperature": 1, "seed": seed, "n": 8, "max_tokens": 100, "response_format": shape}
+        answer = client.chat.completions.create(**ask)
+        texts = [choice.message.content for choice in answer.choices]
+        for text in texts:
+            person = json.loads(text)
+            assert list(person) == ["name", "age", "tags"] and len(person["name"]) <= 10, text
+            assert isinstance(person["age"], int) and 0 <= person["age"] <= 130, text
+            assert len(person["tags"]) <= 2 and set(person["tags"]) <= {"a", "b"}, text
+        claims = proven(answer.id, answer.receipt, texts, ["stop"] * 8)
+        assert claims["domain"] == "text/1" and claims["sampling"]["grammar"].startswith("json_schema/")
+    anything = ASK | {"response_format": {"type": "json_object"}}
+    assert client.chat.completions.create(**anything).choices[0].message.content.startswith("{")
+
+
+class Colour(BaseModel):
+    name: Literal["red", "green", "blue"]
+    warm: bool
+
+
+def parsed():
+    answer = client.chat.completions.parse(**ASK | {"max_tokens": 40}, response_format=Colour)
+    (choice,) = answer.choices
+    assert isinstance(choice.message.parsed, Colour)
+    proven(answer.id, answer.receipt, [choice.message.content], ["stop"])
+
+
 def refusals():
     cases = [
         ({"model": "no-such-model"}, openai.NotFoundError, "model"),
         ({"temperature": 3}, openai.BadRequestError, "temperature"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "f"}}}, openai.BadRequestError, "tool_choice.function.name"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "text"}}}},
+            openai.BadRequestError,
+            "response_format.json_schema.schema",
+        ),
         ({"extra_body": {"chat_template": "{{ messages }}"}}, openai.BadRequestError, "chat_template"),
     ]
     for change, kind, param in cases:
@@ -241,6 +364,10 @@ for check in (
     chat_choices_and_logprobs,
     chat_extras,
     completion,
+    tool_calls,
+    tool_answers,
+    json_by_schema,
+    parsed,
     refusals,
 ):
     check()
