@@ -12,6 +12,9 @@ use protocol::Digest;
 use protocol::digest::Hasher;
 use serde::Deserialize;
 
+#[path = "vectors/steps.rs"]
+mod steps;
+
 #[derive(Deserialize)]
 struct Vectors {
     vectors: Vec<Vector>,

@@ -142,6 +142,26 @@ fn windows_and_caps_are_as_specified() {
     }
 }
 
+/// Four heads of 256 on one of keys, and a window of two segments.
+#[test]
+fn gemmas_heads_are_as_specified() {
+    for (past, rows) in [(0, 4), (255, 3), (510, 4), (513, 1), (767, 2)] {
+        for cap in [None, Some(50.0)] {
+            check(
+                Shape {
+                    head_dim: 256,
+                    heads: 4,
+                    past,
+                    rows,
+                    window: 512,
+                    cap,
+                },
+                4,
+            );
+        }
+    }
+}
+
 #[test]
 fn any_head_is_as_specified() {
     for head_dim in [1, 4, 8, 12, 16, 24, 40, 80, 96, 128, 256] {
