@@ -2,10 +2,11 @@
 
     reference.py write     computes tests/data/exact/reference.json from the small models beside it
     reference.py check     says whether it still comes out the same, and that each feature of a model shows in its logits
-    reference.py score FILE.gguf ID...     prints the most likely next tokens after these
+    reference.py oracle FILE.gguf GREEDY.json OUT.json     what it makes of a real model, where another implementation's tokens are forced on it
 
 Written from docs/spec/exact.md, 6, and the papers behind it (Llama; Gemma 2 and 3), not from the Rust code, with which it shares nothing. Weights are exact, activations aren't
-quantised and nothing is rounded, but keys and values are kept as float16 (5.4).
+quantised and nothing is rounded, but keys and values are kept as float16 (5.4). On the embedded model it agrees with the older float32 reference
+(tests/data/oracle/f32_reference.json) at 99.6 % of 230 positions, with a mean difference of 0.0004 in log-probability.
 """
 
 import json
@@ -141,12 +142,21 @@ def compute():
     return {"tokens": ids, "positions": POSITIONS, "models": models}
 
 
+def oracle(model, greedy, out):
+    model, items = gguf_file.read(model), []
+    for item in json.loads(Path(greedy).read_text())["items"]:
+        prompt, ids = item["prompt_tokens"], item["tokens"]
+        logits = forward(model, prompt + ids[:-1])[len(prompt) - 1 :]
+        logits -= logits.max(axis=1, keepdims=True)
+        logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        items.append([[[int(id), round(float(row[id]), 6)] for id in np.argsort(-row)[:5]] for row in logprobs])
+    lines = ",\n".join(json.dumps({"positions": [{"top5": top} for top in item]}) for item in items)
+    Path(out).write_text(f'{{"items": [\n{lines}\n]}}\n')
+
+
 def main(command, *rest):
-    if command == "score":
-        logits = forward(gguf_file.read(rest[0]), [int(token) for token in rest[1:]])[-1]
-        logprobs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
-        for token in np.argsort(-logits)[:5]:
-            print(token, logprobs[token])
+    if command == "oracle":
+        oracle(*rest)
         return
     computed = compute()
     path = DATA / "reference.json"

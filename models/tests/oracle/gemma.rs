@@ -1,5 +1,6 @@
 //! Gemma 3 270M: tokenizer, template and distributions against llama.cpp's
-//! (`tests/data/oracle/gemma-3-270m`, made by `tests/python/oracle.py`).
+//! (`tests/data/oracle/gemma-3-270m`, made by `tests/python/oracle.py`), and
+//! distributions against a float64 reference (`tests/python/reference.py`).
 
 use models::{Chunk, Special, Want, log_softmax_top};
 
@@ -76,12 +77,41 @@ fn the_model_says_what_it_is() {
     );
 }
 
-/// llama.cpp's own tokens are forced on us. It quantises activations
-/// differently (to Q8_K for some formats), so distributions are compared, not bits.
+/// How far our distributions are from another implementation's.
+#[derive(Default)]
+struct Distance {
+    positions: u32,
+    agreeing: u32,
+    differing_by: f64,
+}
+
+impl Distance {
+    /// Compares the top choices, and the log-probability of the other's choice.
+    fn add(&mut self, logits: &[f32], theirs: &Value) {
+        let id = theirs["top5"][0][0].as_u64().unwrap() as u32;
+        let logprob = theirs["top5"][0][1].as_f64().unwrap();
+        let ours = log_softmax_top(logits, 1, id);
+        self.positions += 1;
+        self.agreeing += u32::from(ours.top[0].0 == id);
+        self.differing_by += (f64::from(ours.chosen) - logprob).abs();
+    }
+
+    fn check(&self, name: &str, agreeing_least: f64, mean_most: f64) {
+        let n = f64::from(self.positions);
+        let (agreeing, mean) = (f64::from(self.agreeing) / n, self.differing_by / n);
+        println!("{name}: {n} positions, {agreeing:.4} agree, mean difference {mean:.5}");
+        assert_eq!(self.positions, 8 * 24);
+        assert!(agreeing >= agreeing_least, "{name}: {agreeing} agree");
+        assert!(mean <= mean_most, "{name}: mean difference {mean}");
+    }
+}
+
+/// llama.cpp's own tokens are forced on us, and were on the float64 reference, which agrees with
+/// it at 94 % of positions: of its formats llama.cpp quantises what enters to 8 bits, some in blocks of 256.
 #[test]
-fn distributions_are_close_to_the_oracles() {
-    let (mut positions, mut agreeing, mut differing_by) = (0, 0, 0.0);
-    for item in theirs("greedy.json") {
+fn distributions_are_close_to_both_oracles() {
+    let (mut llama_cpp, mut float64) = (Distance::default(), Distance::default());
+    for (item, reference) in theirs("greedy.json").iter().zip(theirs("float64.json")) {
         let prompt = item["prompt"].as_str().unwrap();
         let mut tokens = vec![GEMMA.config().bos.unwrap()];
         tokens.extend(GEMMA.tokenizer().encode(prompt, Special::Parse));
@@ -96,23 +126,11 @@ fn distributions_are_close_to_the_oracles() {
             logits: Want::All,
         }];
         let output = GEMMA.forward(&mut work).unwrap().remove(0);
-        let theirs = item["positions"].as_array().unwrap();
-        assert_eq!(output.logits.len() - first, theirs.len());
-        for (logits, theirs) in output.logits[first..].iter().zip(theirs) {
-            let id = theirs["top5"][0][0].as_u64().unwrap() as u32;
-            let logprob = theirs["top5"][0][1].as_f64().unwrap();
-            let ours = log_softmax_top(logits, 1, id);
-            positions += 1;
-            agreeing += u32::from(ours.top[0].0 == id);
-            differing_by += (f64::from(ours.chosen) - logprob).abs();
+        for (i, logits) in output.logits[first..].iter().enumerate() {
+            llama_cpp.add(logits, &item["positions"][i]);
+            float64.add(logits, &reference["positions"][i]);
         }
     }
-    let (agreeing, mean) = (
-        f64::from(agreeing) / f64::from(positions),
-        differing_by / f64::from(positions),
-    );
-    println!("{positions} positions, {agreeing:.4} agree, mean difference {mean:.5}");
-    assert!(positions >= 180, "only {positions} positions compared");
-    assert!(agreeing >= 0.95, "{agreeing} agree");
-    assert!(mean <= 0.08, "mean difference {mean}");
+    llama_cpp.check("llama.cpp", 0.95, 0.05);
+    float64.check("float64", 0.97, 0.04);
 }
