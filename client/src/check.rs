@@ -7,11 +7,11 @@
 //! its consequences.
 
 pub mod audit;
+mod calls;
 mod checkpoint;
 mod names;
 
 use protocol::api::{self, Ask, Prompt};
-use protocol::calls;
 use protocol::credential::{Chain, CredentialError, VerifiedCredential};
 use protocol::jws::JwsError;
 use protocol::receipt::{Finish, Receipt, ReceiptError, SignedReceipt, VerifiedReceipt};
@@ -21,7 +21,7 @@ use protocol::{Did, Digest, ModelDigest, UnixMs};
 pub use checkpoint::{Proven, proven};
 pub use names::{Check, Rejection};
 
-use crate::answer::{Answer, Choice};
+use crate::answer::Answer;
 use crate::reply::{Received, Sent};
 
 /// What the gateway keeps for a request: `GET /v1/receipts/{id}`.
@@ -291,7 +291,7 @@ fn same_finish(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
                 output.finish.as_str()
             )));
         }
-        call_ids(number, choice, claims)?;
+        calls::have_ids(number, choice, claims)?;
     }
     Ok(())
 }
@@ -311,22 +311,6 @@ fn same_usage(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
             "the response counts {} and {} tokens, the receipt {read} and {written}",
             usage.prompt_tokens, usage.completion_tokens
         )));
-    }
-    Ok(())
-}
-
-/// That the calls have the ids that the request gives them. // spec grammar 4.4
-fn call_ids(number: usize, choice: &Choice, claims: &Receipt) -> Result<(), Rejection> {
-    for (index, call) in choice.calls.iter().enumerate() {
-        let ours = match (u8::try_from(number), u8::try_from(index)) {
-            (Ok(number), Ok(index)) => calls::id(&claims.jti, number, index),
-            _ => String::new(),
-        };
-        if call.id != ours {
-            return Err(Check::Id.fails(format!(
-                "call {index} of choice {number} isn't {ours}, as this request has it"
-            )));
-        }
     }
     Ok(())
 }

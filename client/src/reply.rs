@@ -265,7 +265,7 @@ pub fn reread(
     body: &[u8],
 ) -> Result<Answer, Fault> {
     let malformed = |error: &dyn fmt::Display| Fault::Malformed(error.to_string());
-    let mut assembly = Assembly::new(ask.kind, usize::from(ask.n));
+    let mut assembly = Assembly::for_ask(ask);
     if !is_stream(status, content_type) {
         assembly
             .body(status, body)

@@ -32,7 +32,7 @@ impl TokenMask {
             *ours = *theirs;
         }
         if let Some(last) = mask.words.last_mut()
-            && vocab % 32 != 0
+            && !vocab.is_multiple_of(32)
         {
             *last &= (1 << (vocab % 32)) - 1;
         }
