@@ -6,7 +6,8 @@
 
 Written from docs/spec/exact.md, 6, and the papers behind it (Llama; Gemma 2 and 3), not from the Rust code, with which it shares nothing. Weights are exact, activations aren't
 quantised and nothing is rounded, but keys and values are kept as float16 (5.4). On the embedded model it agrees with the older float32 reference
-(tests/data/oracle/f32_reference.json) at 99.6 % of 230 positions, with a mean difference of 0.0004 in log-probability.
+(tests/data/oracle/f32_reference.json) at 99.6 % of 230 positions, with a mean difference of 0.0004 in log-probability. By hand, gemma3-floats (without its caps, which llama.cpp doesn't know here) and
+llama-floats were given to llama.cpp (0c1e57098, float32 weights, float16 keys and values): at texts of 1 to 100 tokens its 20 best log-probabilities were at most 0.008 away.
 """
 
 import json
