@@ -27,13 +27,15 @@ pub enum Special {
 /// The model's tokenizer.
 pub struct Tokenizer {
     merges: Merges,
-    /// The bytes of each id.
-    pieces: Vec<Box<[u8]>>,
+    pieces: Pieces,
     kinds: Vec<PieceKind>,
     /// What is split off before merging where special tokens are text, and where they are parsed.
     user_defined: Whole,
     whole: Whole,
 }
+
+/// The bytes of each id.
+type Pieces = Vec<Box<[u8]>>;
 
 /// How characters become longer and longer pieces.
 enum Merges {
@@ -108,7 +110,7 @@ impl Tokenizer {
 
     fn new(
         merges: Merges,
-        pieces: Vec<Box<[u8]>>,
+        pieces: Pieces,
         kinds: Vec<PieceKind>,
     ) -> Result<Tokenizer, TokenizerError> {
         let of = |wanted: &[PieceKind]| {

@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::byte_level;
 use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 
-use super::{PieceKind, TokenizerError};
+use super::{PieceKind, Pieces, TokenizerError};
 use crate::gguf::Gguf;
 
 /// A list of merges, and how text is cut up beforehand.
@@ -21,7 +21,7 @@ impl ByteLevel {
         gguf: &Gguf,
         tokens: &[&str],
         kinds: &[PieceKind],
-    ) -> Result<(Self, Vec<Box<[u8]>>), TokenizerError> {
+    ) -> Result<(Self, Pieces), TokenizerError> {
         let pre = gguf
             .text("tokenizer.ggml.pre")
             .map_err(TokenizerError::Entry)?;
@@ -50,7 +50,7 @@ impl ByteLevel {
     }
 }
 
-fn pieces(tokens: &[&str], kinds: &[PieceKind]) -> Result<Vec<Box<[u8]>>, TokenizerError> {
+fn pieces(tokens: &[&str], kinds: &[PieceKind]) -> Result<Pieces, TokenizerError> {
     let alphabet = byte_alphabet();
     let pieces = tokens.iter().zip(kinds).map(|(token, kind)| match kind {
         PieceKind::Control | PieceKind::UserDefined => Some(token.as_bytes().into()),

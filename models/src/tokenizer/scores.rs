@@ -4,7 +4,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
 
-use super::{PieceKind, TokenizerError};
+use super::{PieceKind, Pieces, TokenizerError};
 use crate::gguf::Gguf;
 
 /// How a space is spelled in pieces.
@@ -62,7 +62,7 @@ impl Scores {
         gguf: &Gguf,
         tokens: &[&str],
         kinds: &[PieceKind],
-    ) -> Result<(Self, Vec<Box<[u8]>>), TokenizerError> {
+    ) -> Result<(Self, Pieces), TokenizerError> {
         let prefix = gguf
             .optional("tokenizer.ggml.add_space_prefix", Gguf::flag)
             .map_err(TokenizerError::Entry)?;
@@ -79,13 +79,13 @@ impl Scores {
         tokens: &[&str],
         kinds: &[PieceKind],
         scores: &[f32],
-    ) -> Result<(Self, Vec<Box<[u8]>>), TokenizerError> {
+    ) -> Result<(Self, Pieces), TokenizerError> {
         if scores.len() != tokens.len() || scores.iter().any(|score| score.is_nan()) {
             return Err(TokenizerError::Vocabulary("not one score for each token"));
         }
         let mut pieces = HashMap::with_capacity(tokens.len());
         let mut bytes = [None; 256];
-        let mut texts: Vec<Box<[u8]>> = Vec::with_capacity(tokens.len());
+        let mut texts: Pieces = Vec::with_capacity(tokens.len());
         for (id, token) in (0_u32..).zip(tokens) {
             texts.push(match kinds[id as usize] {
                 PieceKind::Normal => {
