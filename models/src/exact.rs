@@ -12,9 +12,8 @@
 //! written by several workers in place, nor live in a page that sequences
 //! share; and whatever candle itself computes may change its order with the
 //! shape. What the model is stands in `crate::decoder`, in terms of a handful
-//! of operations; `pass` carries them out here, and on another device other
-//! kernels do, behind the same lines. A `Packed` matrix can be wrapped in a
-//! `CustomOp` where a candle model wants its products.
+//! of operations; `pass` carries them out here, and `crate::candle` on candle's
+//! tensors, CPU or CUDA.
 
 mod activations;
 mod architecture;
@@ -36,7 +35,7 @@ mod reference;
 mod rows;
 mod team;
 #[cfg(test)]
-mod tiny;
+pub(crate) mod tiny;
 mod trace;
 mod weights;
 
@@ -47,6 +46,9 @@ pub use model::{Chunk, ExactModel, ForwardError, Options, Output, Scored, Size, 
 pub use reference::Reference;
 pub use trace::Trace;
 pub use weights::LoadError;
+
+pub(crate) use elementary::sin_cos_f64;
+pub(crate) use weights::{Planned, plan};
 
 /// The numerics profile's name, as receipts state it.
 pub const PROFILE: &str = "exact/1";

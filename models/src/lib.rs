@@ -6,6 +6,7 @@
 //! share [`Model::forward`] and [`Sampler`], so they can't drift apart. Start
 //! at [`Model`].
 
+pub mod candle;
 mod conversation;
 mod decoder;
 pub mod exact;

@@ -78,6 +78,23 @@ pub fn all() -> Vec<Tiny> {
     ]
 }
 
+/// Gemma 3 without quantised weights, so that nothing but the order of sums is rounded apart.
+pub fn gemma_of_floats() -> Tiny {
+    Recipe {
+        name: "gemma3, floats",
+        formats: vec![Format::F32, Format::F16, Format::Bf16],
+        layers: 7,
+        gemma: true,
+        extra: vec![
+            ("gemma3.attention.sliding_window", Value::U32(12)),
+            ("gemma3.attn_logit_softcapping", Value::F32(5.0)),
+            ("gemma3.final_logit_softcapping", Value::F32(3.0)),
+        ],
+        ..Recipe::llama()
+    }
+    .write()
+}
+
 /// A model with one token whose values don't fit f16.
 pub fn overflowing() -> Tiny {
     Recipe {
