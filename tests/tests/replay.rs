@@ -83,7 +83,7 @@ impl Audit {
         let found = verdict["findings"].as_array().into_iter().flatten();
         found
             .filter(|finding| finding["check"] == check)
-            .last()
+            .next_back()
             .unwrap_or_else(|| panic!("{folder}: no {check} in {verdict:#}"))
     }
 
