@@ -146,9 +146,12 @@ pub struct Finding {
     /// What it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// How much larger the claimed token's logit would have to be for it to be drawn.
+    /// By how much the claimed token lost, where it took part in the draw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// The rule of sampling that left the claimed token out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<String>,
 }
 
 /// A verdict as received: its form is right, nothing else is known.

@@ -50,6 +50,7 @@ fn finding(check: &str, says: &str) -> Finding {
         claimed: None,
         expected: None,
         margin: None,
+        excluded: None,
     }
 }
 
@@ -71,6 +72,13 @@ fn mismatch() -> Verdict {
         findings: vec![token],
         ..matching()
     }
+}
+
+fn excluded() -> Verdict {
+    let mut verdict = mismatch();
+    verdict.findings[0].margin = None;
+    verdict.findings[0].excluded = Some("top_p".to_owned());
+    verdict
 }
 
 fn without_replay(verdict: Word, fault: Option<Fault>, check: &str) -> Verdict {
@@ -116,6 +124,7 @@ fn cases() -> Vec<Value> {
     let mut cases = vec![
         valid("a match", json!({ "compact": honest })),
         valid("a mismatch of one token", signed(mismatch())),
+        valid("a mismatch of one excluded token", signed(excluded())),
         valid("a difference within the tolerance", signed(tolerated)),
         valid(
             "a malformed receipt",
