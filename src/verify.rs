@@ -212,12 +212,11 @@ fn finding_line(finding: &Finding, entry: &Entry) -> String {
     if let Some(expected) = &finding.expected {
         line += &format!("; expected {}", shown(expected));
     }
-    match (finding.margin, &finding.claimed) {
-        (Some(margin), _) => line += &format!("; the claimed one's logit lacks {margin}"),
-        (None, Some(_)) if finding.check == "token" => {
-            line += "; the claimed one couldn't be drawn at all";
-        }
-        _ => {}
+    if let Some(margin) = finding.margin {
+        line += &format!("; the claimed one lost by {margin:.3}");
+    }
+    if let Some(rule) = &finding.excluded {
+        line += &format!("; {rule} leaves the claimed one out");
     }
     line
 }

@@ -52,6 +52,23 @@ pub fn answers(up: &Up, count: usize, dir: &Path) {
     });
 }
 
+/// One answer of 300 tokens, streamed, kept in `folder`.
+pub fn long_answer(up: &Up, folder: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut body = json!({
+        "messages": [{"role": "user", "content": "Tell me a long story."}],
+        "max_tokens": 300,
+        "ignore_eos": true,
+        "stream": true,
+    });
+    body["model"] = Whitelist::embedded()[0].identity.id.clone().into();
+    let asker = Asker::new(up, 1, folder);
+    runtime.block_on(asker.keep("/v1/chat/completions", &body, folder));
+}
+
 struct Asker {
     client: Client,
     trust: Trust,
@@ -77,6 +94,11 @@ impl Asker {
 
     async fn ask(&self, number: usize) {
         let (path, body) = question(number);
+        let folder = self.dir.join(format!("{:03}/{number:06}", number / 100));
+        self.keep(path, &body, &folder).await;
+    }
+
+    async fn keep(&self, path: &str, body: &Value, folder: &Path) {
         let body = body.to_string().into_bytes();
         let reply = self.client.ask(path, body).await.expect("it is reached");
         let (sent, received) = reply.finish().await;
@@ -85,10 +107,10 @@ impl Asker {
         let proof = self.client.proof(&id).await.expect("it is kept");
         let verdict = self.trust.judge(&sent, &received, Ok(&proof));
         let rejection = verdict.as_ref().err();
-        assert!(rejection.is_none(), "{number}: {rejection:?}");
+        assert!(rejection.is_none(), "{rejection:?}");
         let (url, came) = (self.client.url(), (&sent, &received));
         SavedAnswer::of(url, came, Some(proof), rejection, self.trust.gateway)
-            .write(&self.dir.join(format!("{:03}/{number:06}", number / 100)))
+            .write(folder)
             .expect("it can be kept");
     }
 }
@@ -186,7 +208,24 @@ fn question(number: usize) -> (&'static str, Value) {
     maybe(5, "ignore_eos", &[json!(true)]);
     maybe(5, "n", &[json!(2), json!(3)]);
     maybe(4, "return_token_ids", &[json!(true)]);
+    if path == "/v1/chat/completions" {
+        maybe(
+            8,
+            "response_format",
+            &[json!({"type": "json_object"}), schema()],
+        );
+    }
     (path, body.into())
+}
+
+fn schema() -> Value {
+    let schema = json!({
+        "type": "object",
+        "properties": {"title": {"type": "string"}, "count": {"type": "integer"}},
+        "required": ["title", "count"],
+        "additionalProperties": false,
+    });
+    json!({"type": "json_schema", "json_schema": {"name": "note", "schema": schema}})
 }
 
 const TOPICS: [&str; 12] = [

@@ -231,7 +231,10 @@ fn another_computation_is_found_in_one_answer() {
     };
     let edited = audit.finding("edited-token.0", "token");
     assert_eq!(edited["position"], prompt("edited-token.0") + 11);
-    assert!(edited["margin"].as_f64().is_none_or(|margin| margin > 0.0));
+    assert!(
+        edited["margin"].as_f64().is_some_and(|margin| margin > 0.0),
+        "{edited}"
+    );
     let stopped = audit.finding("early-stop.0", "token");
     assert_eq!(stopped["position"], prompt("early-stop.0") + 9);
     let quotes = audit.entry("edited-token.0")["quotes"].as_array().unwrap();
@@ -435,7 +438,7 @@ fn a_person_reads_lines_and_a_program_the_report() {
     };
     assert!(line("match ").contains("true") && line("mismatch ").contains("false"));
     assert!(
-        line("    token: ").contains("the claimed one's logit lacks"),
+        line("    token: ").contains("the claimed one lost by"),
         "{said}"
     );
     assert!(
@@ -455,4 +458,32 @@ fn a_person_reads_lines_and_a_program_the_report() {
     assert_eq!(again.status.code(), Some(0));
     let again: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(again["auditor"], report["auditor"]);
+}
+
+#[test]
+fn a_cut_answer_is_judged_by_its_checkpoint() {
+    let dir = TempDir::with_prefix("countersign-").unwrap();
+    let dir = dir.path();
+    let up = Up::start(BINARY);
+    honest::long_answer(&up, &dir.join("whole"));
+    assert!(dir.join("whole/checkpoint.1.jws").exists());
+    honest::long_answer(&up, &dir.join("cut"));
+    fs::remove_file(dir.join("cut/receipt.jws")).unwrap();
+    let response = fs::read_to_string(dir.join("cut/response.txt")).unwrap();
+    let half = response[..response.len() / 2].rfind("data: ").unwrap();
+    fs::write(dir.join("cut/response.txt"), &response[..half]).unwrap();
+    honest::long_answer(&up, &dir.join("mixed"));
+    fs::copy(
+        dir.join("whole/checkpoint.1.jws"),
+        dir.join("mixed/checkpoint.1.jws"),
+    )
+    .unwrap();
+
+    let audit = Audit::of(dir, &workspace::models(), &up.gateway);
+    audit.is("whole", Word::Match);
+    audit.is("cut", Word::Match);
+    let replayed = &audit.verdict("cut")["replay"]["choices"][0];
+    assert_eq!(replayed["tokens"].as_u64().unwrap() / 256, 1, "{replayed}");
+    audit.is("mixed", Word::Unverifiable);
+    audit.finding("mixed", "checkpoint");
 }

@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use client::known::KnownGateways;
 use client::save::SavedAnswer;
-use models::{Level, LoadError, Model, Options, Sampler, exact, fetch};
+use models::{Grammar, Level, LoadError, Model, Options, Sampler, exact, fetch};
 use protocol::manifest::Manifest;
-use protocol::receipt::SignedReceipt;
+use protocol::receipt::{Receipt, SignedReceipt};
 use protocol::verdict::{Fault, Finding, Ids, Lane, Replay, Replayed, Verdict};
 use protocol::{Did, Digest, ModelDigest, SigningKey, UnixMs};
 
@@ -230,7 +230,8 @@ impl<'a> Run<'a> {
                 return None;
             }
         };
-        let Some(compact) = &saved.receipt else {
+        // Of an answer that broke off, the latest checkpoint is what its job has signed.
+        let Some(compact) = saved.receipt.as_ref().or(saved.checkpoints.last()) else {
             let why = "it has no receipt, so there is nothing to judge".to_owned();
             self.put(Entry::unreadable(folder, why));
             return None;
@@ -325,6 +326,7 @@ impl<'a> Run<'a> {
             found.extend(judge::choice(number, prompt, claim, outcome));
         }
         found.extend(judge::trace(claims, &outcomes));
+        found.extend(judge::checkpoints(&pending.case.checkpoints, &outcomes));
         let replayed = |(ids, outcome): (&Ids, &Outcome)| Replayed {
             ids: *ids,
             tokens: outcome.tokens,
@@ -403,14 +405,20 @@ fn choices_of(case: &Case<'_>, index: usize, model: &Model) -> Result<Vec<Choice
         let says = "no model can answer this prompt";
         return Err(wrong(Found::mismatch("prompt", says)));
     }
+    let grammar = Grammar::for_ask(&case.ask, model).map_err(|_| {
+        let says = "the job answered under a grammar that it has to refuse";
+        wrong(Found::mismatch("sampling", says))
+    })?;
+    let grammar = grammar.map(Arc::new);
     let prompt: Arc<[u32]> = prompt.into();
     let sampling = Arc::new(case.sampling.clone());
     let sampler = Arc::new(Sampler::new(&sampling, model.config()));
     let choices = case.claims.output.iter().zip(0u8..).map(|(claim, number)| {
-        let came = (case.answer.as_ref()).map(|answer| &answer.choices[usize::from(number)]);
+        let came = case.answer.choices.get(usize::from(number));
         let shown = came.and_then(|choice| choice.token_ids.as_ref());
         let text = came.map(|choice| choice.text.clone());
         let known = known_ids(model, &sampling, claim, shown, text.as_deref());
+        let at = |checkpoint: &Receipt| Some(checkpoint.output.get(usize::from(number))?.tokens);
         let (known, ids) = match known {
             Some((known, ids)) => (Some(known), ids),
             None => (None, Ids::Drawn),
@@ -421,10 +429,13 @@ fn choices_of(case: &Case<'_>, index: usize, model: &Model) -> Result<Vec<Choice
             prompt: Arc::clone(&prompt),
             sampling: Arc::clone(&sampling),
             sampler: Arc::clone(&sampler),
+            grammar: grammar.clone(),
             claim: claim.clone(),
             known,
             ids,
+            marks: case.checkpoints.iter().filter_map(at).collect(),
             text,
+            whole: case.answer.done,
         }
     });
     Ok(choices.collect())

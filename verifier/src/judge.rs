@@ -1,11 +1,11 @@
 //! What a replay means for a receipt: pure. Spec 4.4.
 
-use models::Trace;
+use models::{Rule, Standing, Trace};
 use protocol::receipt::{Finish, Output, Receipt};
 use protocol::verdict::{Fault, Word};
 
 use crate::judgement::Found;
-use crate::replay::{Outcome, Stop};
+use crate::replay::{Mark, Outcome, Stop};
 
 /// What is wrong with one choice, given what computing it again gave.
 pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> Vec<Found> {
@@ -24,7 +24,11 @@ pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> 
         token.finding.position = Some(prompt + first.index);
         token.finding.claimed = first.claimed.map(|id| id.to_string());
         token.finding.expected = Some(first.expected.to_string());
-        token.finding.margin = first.margin;
+        match first.standing {
+            Some(Standing::Lost { by }) => token.finding.margin = Some(by),
+            Some(Standing::Excluded(rule)) => token.finding.excluded = Some(name(rule).to_owned()),
+            Some(Standing::Drawn) | None => {}
+        }
         found.push(token);
     } else if !same_ids {
         let says = "the ids that model, sampling and seed give aren't those of the receipt";
@@ -34,7 +38,9 @@ pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> 
             false => tokens.instead_of(claim.tokens, outcome.count),
         });
     }
-    found.extend(finish(claim, outcome));
+    // A token that the grammar forbids is the last that can be judged.
+    let strays = outcome.known && outcome.count < claim.tokens;
+    found.extend(finish(claim, outcome).filter(|_| !strays));
     if outcome.text_sha256 != claim.text_sha256 && found.is_empty() {
         let says = "the tokens say another text";
         let text = Found::mismatch("output_text", says);
@@ -44,6 +50,18 @@ pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> 
         .into_iter()
         .map(|found| found.of_choice(number))
         .collect()
+}
+
+/// The rule that left a token out. docs/spec/sampling.md, 8.2.
+fn name(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Vocabulary => "vocabulary",
+        Rule::Mask => "grammar",
+        Rule::MinTokens => "min_tokens",
+        Rule::TopK => "top_k",
+        Rule::MinP => "min_p",
+        Rule::TopP => "top_p",
+    }
 }
 
 fn stopped(stop: Stop) -> Found {
@@ -119,5 +137,39 @@ pub fn trace(claims: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
             "there is a trace, and no token that it could be of",
         )),
         _ => None,
+    }
+}
+
+/// The first checkpoint that isn't so: it tells how far the answer was true. Spec 4.4.
+pub fn checkpoints(checkpoints: &[Receipt], outcomes: &[Outcome]) -> Option<Found> {
+    checkpoints
+        .iter()
+        .find_map(|checkpoint| one_checkpoint(checkpoint, outcomes))
+}
+
+fn one_checkpoint(checkpoint: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
+    let name = |what: &str| format!("{what} of checkpoint {}", checkpoint.part);
+    let mut traces = Vec::new();
+    for (number, (claim, outcome)) in checkpoint.output.iter().zip(outcomes).enumerate() {
+        let at = |mark: &&Mark| mark.tokens == claim.tokens;
+        let Some(mark) = outcome.marks.iter().find(at) else {
+            let says = name("the answer doesn't reach the count of tokens");
+            let found = Found::mismatch("checkpoint", says).of_choice(number);
+            return Some(found.instead_of(claim.tokens, outcome.count));
+        };
+        if mark.tokens_sha256 != claim.tokens_sha256 {
+            let says = name("the ids aren't those");
+            let found = Found::mismatch("checkpoint", says).of_choice(number);
+            return Some(found.instead_of(claim.tokens_sha256, mark.tokens_sha256));
+        }
+        traces.push(mark.trace.clone());
+    }
+    match (checkpoint.trace, Trace::claim(&traces)) {
+        (claimed, expected) if claimed == expected => None,
+        (Some(claimed), Some(expected)) => {
+            let says = name("the hidden states behind the tokens aren't those");
+            Some(Found::mismatch("checkpoint", says).instead_of(claimed, expected))
+        }
+        _ => Some(Found::mismatch("checkpoint", name("the trace isn't that"))),
     }
 }

@@ -28,6 +28,7 @@ impl Found {
             claimed: None,
             expected: None,
             margin: None,
+            excluded: None,
         };
         Found {
             finding,

@@ -37,8 +37,10 @@ pub struct Case<'a> {
     pub sampling: Sampling,
     pub ask: Ask,
     pub manifest: &'a Manifest,
-    /// What came; none where it broke off before its end.
-    pub answer: Option<Answer>,
+    /// What came. It may have broken off before its end.
+    pub answer: Answer,
+    /// What the job had signed on the way, in order.
+    pub checkpoints: Vec<Receipt>,
 }
 
 /// Judges as far as it goes without a model.
@@ -62,6 +64,7 @@ pub fn open<'a>(
         Judgement::of(vec![Found::mismatch("sampling", says)])
     })?;
     let answer = own_answer(saved, &ask, &claims).map_err(Judgement::of)?;
+    let checkpoints = checkpoints(saved, compact, &claims, trust).map_err(Judgement::of)?;
     let promise = promise(&ask, &claims, trust);
     let (manifest, sampling) = match (promise, claims.sampling.clone()) {
         (Ok(manifest), Some(sampling)) => (manifest, sampling),
@@ -74,6 +77,7 @@ pub fn open<'a>(
         ask,
         manifest,
         answer,
+        checkpoints,
     }))
 }
 
@@ -102,7 +106,7 @@ fn authentic(saved: &SavedAnswer, compact: &str, trust: &Trust) -> Result<Receip
 fn unfinished(claims: &Receipt) -> Option<Found> {
     let drawn: u64 = claims.output.iter().map(|o| u64::from(o.tokens)).sum();
     let any = |finish| claims.output.iter().any(|output| output.finish == finish);
-    if claims.sampling.is_some() && (drawn > 0 || any(Finish::Cancelled)) {
+    if claims.sampling.is_some() && (drawn > 0 || any(Finish::Cancelled) || claims.part > 0) {
         return None;
     }
     if any(Finish::Refused) {
@@ -126,17 +130,50 @@ fn unfinished(claims: &Receipt) -> Option<Found> {
     }
 }
 
-/// The response, if it is the receipt's; none where it broke off. Spec 4.2.
-fn own_answer(
+/// The job's receipts of the answer so far, each about this request.
+fn checkpoints(
     saved: &SavedAnswer,
-    ask: &Ask,
+    judged: &str,
     claims: &Receipt,
-) -> Result<Option<Answer>, Vec<Found>> {
+    trust: &Trust,
+) -> Result<Vec<Receipt>, Vec<Found>> {
+    let others = saved.checkpoints.iter().map(|compact| compact.trim_ascii());
+    let mut found = Vec::new();
+    for compact in others.filter(|compact| *compact != judged) {
+        let Ok(checkpoint) = authentic(saved, compact, trust) else {
+            let says = "a checkpoint isn't one that this job was allowed to sign";
+            return Err(vec![Found::unverifiable(Fault::Client, "checkpoint", says)]);
+        };
+        if checkpoint.jti != claims.jti || checkpoint.part == 0 {
+            let says = "a checkpoint isn't one of this request";
+            return Err(vec![Found::unverifiable(Fault::Client, "checkpoint", says)]);
+        }
+        let about = |receipt: &Receipt| {
+            let Receipt {
+                input,
+                model,
+                sampling,
+                numerics,
+                ..
+            } = receipt.clone();
+            (input, model, sampling, numerics)
+        };
+        if about(&checkpoint) != about(claims) {
+            let says = "the job signed another request, model or sampling in a checkpoint";
+            return Err(vec![Found::mismatch("checkpoint", says)]);
+        }
+        found.push(checkpoint);
+    }
+    Ok(found)
+}
+
+/// The response, if it is the receipt's, or broke off. Spec 4.2.
+fn own_answer(saved: &SavedAnswer, ask: &Ask, claims: &Receipt) -> Result<Answer, Vec<Found>> {
     let about = &saved.about;
     let content_type = about.content_type.as_deref();
     let answer = match reread(ask, about.status, content_type, &saved.response) {
         Ok(answer) if answer.done && answer.error.is_none() => answer,
-        Ok(_) => return Ok(None),
+        Ok(part) => return Ok(part),
         Err(fault) => {
             let found = Found::unverifiable(Fault::Client, "response", fault.to_string());
             return Err(vec![found]);
@@ -147,7 +184,7 @@ fn own_answer(
         .map(|rejection| Found::rejected(Word::Unverifiable, Some(Fault::Client), rejection))
         .collect();
     match found.is_empty() {
-        true => Ok(Some(answer)),
+        true => Ok(answer),
         false => Err(found),
     }
 }

@@ -18,7 +18,7 @@ use models::exact::POSITIONS;
 use models::{Chunk, ForwardError, KvCache, Model, Want};
 
 pub use claim::{Choice, known_ids};
-pub use sequence::{Outcome, Stop};
+pub use sequence::{Mark, Outcome, Stop};
 
 use prefixes::{Key, Prefixes};
 use sequence::{Row, Sequence};

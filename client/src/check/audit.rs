@@ -10,13 +10,13 @@ use super::Rejection;
 use crate::answer::Answer;
 
 /// The receipt, if a job that the gateway vouches for signed it, within what its
-/// credential allows, for a request that its client signed.
+/// credential allows, for a request that its client signed. A checkpoint is one too.
 pub fn authentic(
     compact: &str,
     chain: &Chain,
     gateway: &Did,
 ) -> Result<VerifiedReceipt, Rejection> {
-    let receipt = super::authentic(compact, chain, gateway)?;
+    let receipt = super::signed(compact, chain, gateway)?;
     super::request_signature(receipt.claims())?;
     Ok(receipt)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use models::{Model, Sampler, Special};
+use models::{Grammar, Model, Sampler, Special};
 use protocol::Digest;
 use protocol::receipt::{Finish, Output};
 use protocol::sampling::Sampling;
@@ -20,13 +20,19 @@ pub struct Choice {
     pub prompt: Arc<[u32]>,
     pub sampling: Arc<Sampling>,
     pub sampler: Arc<Sampler>,
+    /// What it must follow, if anything.
+    pub grammar: Option<Arc<Grammar>>,
     /// What the receipt says of it.
     pub claim: Output,
     /// Its ids, where they are known: they have the claim's hash.
     pub known: Option<Vec<u32>>,
     pub ids: Ids,
+    /// Counts of tokens at which the receipt's checkpoints were signed, ascending.
+    pub marks: Vec<u32>,
     /// Its text, which helps where the ids aren't known.
     pub text: Option<String>,
+    /// Whether that is all of it.
+    pub whole: bool,
 }
 
 impl Choice {

@@ -1,13 +1,16 @@
 //! One choice while it is computed again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use models::output::{OutputText, ends};
-use models::{KvCache, Model, SampleError, Sampler, Scored, Special, Trace};
+use models::{
+    GrammarError, GrammarState, KvCache, Model, SampleError, Scored, Special, Standing, TokenMask,
+    Trace, Weighed,
+};
 use protocol::Digest;
+use protocol::calls::CallText;
 use protocol::digest::Hasher;
 use protocol::receipt::Finish;
-use protocol::sampling::Sampling;
 
 use super::blocks_for;
 use super::claim::Choice;
@@ -33,10 +36,20 @@ pub struct Outcome {
     pub count: u32,
     /// How the answer ends, and after how many tokens; none: it goes on.
     pub end: Option<(Finish, u32)>,
+    /// How it stood at each of the choice's marks that it reached.
+    pub marks: Vec<Mark>,
     /// Why it couldn't be computed to its end.
     pub stop: Option<Stop>,
     /// Whether the ids were known before.
     pub known: bool,
+}
+
+/// How a choice stands after some of its tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark {
+    pub tokens: u32,
+    pub tokens_sha256: Digest,
+    pub trace: Trace,
 }
 
 /// A token that isn't the one that is drawn.
@@ -47,8 +60,8 @@ pub struct Differing {
     /// Known, or what the text goes on with.
     pub claimed: Option<u32>,
     pub expected: u32,
-    /// What the claimed one's logit lacks.
-    pub margin: Option<f64>,
+    /// How the claimed one fared.
+    pub standing: Option<Standing>,
 }
 
 /// Why a choice couldn't be computed to its end.
@@ -69,16 +82,19 @@ pub struct Part {
     pub draws: bool,
     /// Position of the first.
     start: usize,
-    /// The first row, counted from `start`, that gave another token than the next.
-    differs: AtomicUsize,
+    /// For each row, what the grammar allows there; empty without one.
+    masks: Vec<Mask>,
 }
+
+/// The tokens that may come; `Ok(None)`: any. An error: none, the grammar is at its limits.
+type Mask = Result<Option<TokenMask>, GrammarError>;
 
 /// What was drawn at one position.
 pub struct Row {
     drawn: Result<u32, SampleError>,
+    /// How the next token fared, if one is known or supposed.
+    standing: Option<Standing>,
     hidden: Vec<f32>,
-    /// Kept where another token was drawn than the next.
-    logits: Option<Vec<f32>>,
 }
 
 pub struct Sequence {
@@ -91,7 +107,11 @@ pub struct Sequence {
     /// Output tokens that are checked.
     checked: usize,
     text: OutputText,
+    /// Where the answer may call tools: what is hashed is made of the text.
+    calls: Option<CallText>,
     text_hash: Hasher,
+    /// After the checked tokens.
+    grammar: Option<Mutex<GrammarState>>,
     /// Bytes that the text has so far.
     said: usize,
     outcome: Outcome,
@@ -118,8 +138,19 @@ impl Outcome {
             text_sha256: Digest::of(b""),
             count: 0,
             end: None,
+            marks: Vec::new(),
             stop: None,
             known: false,
+        }
+    }
+}
+
+impl Row {
+    fn without_a_draw(hidden: &[f32]) -> Self {
+        Row {
+            drawn: Err(SampleError::Nothing),
+            standing: None,
+            hidden: hidden.to_vec(),
         }
     }
 }
@@ -127,9 +158,11 @@ impl Outcome {
 impl Sequence {
     pub fn new(choice: Choice, cache: KvCache, keys: Vec<Key>) -> Self {
         let ended = choice.claim.tokens == 0;
-        Sequence {
+        let mut sequence = Sequence {
             output: choice.known.clone().unwrap_or_default(),
             text: OutputText::new(&choice.sampling.stop),
+            calls: choice.sampling.may_call().then(CallText::default),
+            grammar: (choice.grammar.as_ref()).map(|grammar| Mutex::new(grammar.begin())),
             cache,
             keys,
             checked: 0,
@@ -141,7 +174,9 @@ impl Sequence {
             },
             choice,
             ended,
-        }
+        };
+        sequence.mark();
+        sequence
     }
 
     pub fn ended(&self) -> bool {
@@ -184,7 +219,7 @@ impl Sequence {
                 tokens: shared[start..end].to_vec(),
                 draws: false,
                 start,
-                differs: AtomicUsize::new(usize::MAX),
+                masks: Vec::new(),
             };
         }
         let before = match self.checked {
@@ -198,12 +233,32 @@ impl Sequence {
         };
         let mut tokens = vec![before];
         tokens.extend(draft.into_iter().take(rows - 1));
+        let masks = self.masks(&mut tokens);
         Part {
             tokens,
             draws: true,
             start,
-            differs: AtomicUsize::new(usize::MAX),
+            masks,
         }
+    }
+
+    /// What the grammar allows at each row; a draft is cut where it leaves the grammar.
+    fn masks(&self, tokens: &mut Vec<u32>) -> Vec<Mask> {
+        let Some(grammar) = &self.grammar else {
+            return Vec::new();
+        };
+        let mut state = locked(grammar).clone();
+        let mut masks = vec![state.mask()];
+        let followed = tokens[1..].iter().take_while(|token| {
+            let goes_on = state.advance(**token).is_ok();
+            if goes_on {
+                masks.push(state.mask());
+            }
+            goes_on
+        });
+        let followed = followed.count();
+        tokens.truncate(1 + followed);
+        masks
     }
 
     /// What the text goes on with, as the tokenizer spells it.
@@ -223,28 +278,43 @@ impl Sequence {
 
     /// Draws at one row. Called on any thread.
     pub fn draw(&self, part: &Part, row: Scored<'_>) -> Row {
+        let Choice {
+            number,
+            prompt,
+            sampler,
+            ..
+        } = &self.choice;
         let ahead = row.position - part.start;
         let fed = &part.tokens[1..];
         let history = [&self.output[..self.checked], &fed[..ahead]].concat();
-        let place = Place {
-            choice: self.choice.number,
-            position: row.position + 1,
-            logits: row.logits,
-            prompt: &self.choice.prompt,
-            history: &history,
-        };
-        let drawn = place.draw(&self.choice.sampler);
+        let position = count(row.position + 1);
         let next = match self.known() {
             true => self.output.get(history.len()),
             false => fed.get(ahead),
         };
-        // Whoever looks for a margin wants the first only; the logits of later ones aren't kept.
-        let differs = next.is_some_and(|next| drawn != Ok(*next));
-        let first = differs && ahead <= part.differs.fetch_min(ahead, Ordering::Relaxed);
+        let mask = match part.masks.get(ahead) {
+            Some(Ok(mask)) => mask.as_ref(),
+            Some(Err(_)) => return Row::without_a_draw(row.hidden),
+            None => None,
+        };
+        let logits = row.logits;
+        let (drawn, standing) = match next {
+            Some(next) => {
+                let weighed =
+                    sampler.weigh(*number, position, logits, prompt, &history, mask, *next);
+                let standing = weighed.as_ref().ok().map(|weighed| weighed.standing);
+                (weighed.map(|Weighed { drawn, .. }| drawn), standing)
+            }
+            None => {
+                let drawn =
+                    sampler.sample_masked(*number, position, logits, prompt, &history, mask);
+                (drawn.map(|drawn| drawn.token), None)
+            }
+        };
         Row {
             drawn,
+            standing,
             hidden: row.hidden.to_vec(),
-            logits: first.then(|| row.logits.to_vec()),
         }
     }
 
@@ -270,9 +340,12 @@ impl Sequence {
             };
             if contradicts {
                 self.outcome.differing += 1;
-                if self.outcome.first.is_none() {
-                    self.outcome.first = Some(self.differing(drawn, next, &row, position, model));
-                }
+                self.outcome.first.get_or_insert(Differing {
+                    index: count(self.checked),
+                    claimed: next.filter(|next| *next != drawn),
+                    expected: drawn,
+                    standing: row.standing,
+                });
             }
             self.accept(&row.hidden, model);
             if self.ended || (!self.known() && next != Some(drawn)) {
@@ -282,34 +355,6 @@ impl Sequence {
         // The last token isn't read yet, and what a wrong draft left is forgotten.
         let read = self.choice.shared_prompt().len() + self.checked;
         self.cache.truncate(read);
-    }
-
-    fn differing(
-        &self,
-        drawn: u32,
-        claimed: Option<u32>,
-        row: &Row,
-        position: usize,
-        model: &Model,
-    ) -> Differing {
-        let place = row.logits.as_deref().map(|logits| Place {
-            choice: self.choice.number,
-            position,
-            logits,
-            prompt: &self.choice.prompt,
-            history: &self.output[..self.checked],
-        });
-        let claimed = claimed.filter(|claimed| *claimed != drawn);
-        let margin = match (place, claimed) {
-            (Some(place), Some(claimed)) => place.margin(claimed, &self.choice.sampling, model),
-            _ => None,
-        };
-        Differing {
-            index: count(self.checked),
-            claimed,
-            expected: drawn,
-            margin,
-        }
     }
 
     /// Whether the text can go on with this token, as far as that can be said: a wrong yes
@@ -335,8 +380,10 @@ impl Sequence {
         }
         // A stop text began, or bytes that are no text: nothing can be told from here on.
         let stopping = claim.finish == Finish::Stop && !sampling.stop.is_empty();
-        let unclear =
-            (stopping && says.starts_with(rest)) || rest.starts_with("\u{fffd}".as_bytes());
+        // As far as the text came, if it broke off.
+        let cut = !self.choice.whole && says.starts_with(rest);
+        let stopped = stopping && says.starts_with(rest);
+        let unclear = cut || stopped || rest.starts_with("\u{fffd}".as_bytes());
         if unclear {
             self.choice.text = None;
         }
@@ -352,19 +399,47 @@ impl Sequence {
             let (sampling, config) = (&self.choice.sampling, model.config());
             let says = said(token, model);
             let (released, finish) = self.text.take(token, says, self.checked, sampling, config);
-            self.text_hash.update(released.text.as_bytes());
+            self.say(&released.text);
             self.outcome.end = finish.map(|finish| (finish, count(self.checked)));
+            // An end is no part of a grammar; what isn't allowed has no state to go on from.
+            let strays = |state: &Mutex<GrammarState>| locked(state).advance(token).is_err();
+            if finish.is_none() && self.grammar.as_ref().is_some_and(strays) {
+                self.ended = true;
+                return;
+            }
         }
+        self.mark();
         let over = !self.known() && self.outcome.end.is_some();
         self.ended = over || self.checked == self.choice.claim.tokens as usize;
     }
 
+    fn say(&mut self, text: &str) {
+        match &mut self.calls {
+            Some(calls) => self.text_hash.update(calls.push(text).as_bytes()),
+            None => self.text_hash.update(text.as_bytes()),
+        }
+    }
+
+    fn mark(&mut self) {
+        let tokens = count(self.checked);
+        if self.choice.marks.contains(&tokens) {
+            self.outcome.marks.push(Mark {
+                tokens,
+                tokens_sha256: Digest::of_tokens(&self.output[..self.checked]),
+                trace: self.outcome.trace.clone(),
+            });
+        }
+    }
+
     /// Hands over the choice and what came out.
     pub fn finish(mut self) -> (Choice, Outcome) {
-        if self.outcome.end.is_none() {
+        if self.outcome.end.is_none() && self.choice.claim.finish != Finish::Open {
             // Cut off: what was held back is out.
             let released = self.text.finish();
-            self.text_hash.update(released.text.as_bytes());
+            self.say(&released.text);
+        }
+        if let Some(calls) = &self.calls {
+            self.text_hash.update(calls.end().as_bytes());
         }
         self.output.truncate(self.checked);
         self.outcome.tokens_sha256 = Digest::of_tokens(&self.output);
@@ -374,53 +449,8 @@ impl Sequence {
     }
 }
 
-/// Where a token is drawn.
-struct Place<'a> {
-    choice: u8,
-    position: usize,
-    logits: &'a [f32],
-    prompt: &'a [u32],
-    history: &'a [u32],
-}
-
-impl Place<'_> {
-    fn draw(&self, sampler: &Sampler) -> Result<u32, SampleError> {
-        let position = count(self.position);
-        sampler
-            .sample(
-                self.choice,
-                position,
-                self.logits,
-                self.prompt,
-                self.history,
-            )
-            .map(|drawn| drawn.token)
-    }
-
-    /// What `claimed`'s logit lacks to be drawn, to three digits. // spec 2.4
-    fn margin(&self, claimed: u32, sampling: &Sampling, model: &Model) -> Option<f64> {
-        let wins = |bias: f64| {
-            let mut biased = sampling.clone();
-            *biased.logit_bias.entry(claimed).or_insert(0.0) += bias;
-            self.draw(&Sampler::new(&biased, model.config())) == Ok(claimed)
-        };
-        let mut high = 1.0 / 1024.0;
-        while !wins(high) {
-            if high >= MARGIN_MAX {
-                return None;
-            }
-            high = (high * 4.0).min(MARGIN_MAX);
-        }
-        let mut low = 0.0;
-        while high - low > high / 4096.0 {
-            let middle = (low + high) / 2.0;
-            match wins(middle) {
-                true => high = middle,
-                false => low = middle,
-            }
-        }
-        format!("{high:.2e}").parse().ok()
-    }
+fn locked(state: &Mutex<GrammarState>) -> MutexGuard<'_, GrammarState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The bytes that a token adds to an answer: none for a special one.
@@ -435,6 +465,3 @@ fn said(token: u32, model: &Model) -> &[u8] {
 fn count(tokens: usize) -> u32 {
     u32::try_from(tokens).expect("a context is shorter")
 }
-
-/// A token that lacks more isn't one that the parameters let through.
-const MARGIN_MAX: f64 = 1000.0;
