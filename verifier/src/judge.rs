@@ -25,7 +25,7 @@ pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> 
         token.finding.claimed = first.claimed.map(|id| id.to_string());
         token.finding.expected = Some(first.expected.to_string());
         match first.standing {
-            Some(Standing::Lost { by }) => token.finding.margin = Some(by),
+            Some(Standing::Lost { by }) => token.finding.margin = Some(short(by)),
             Some(Standing::Excluded(rule)) => token.finding.excluded = Some(name(rule).to_owned()),
             Some(Standing::Drawn) | None => {}
         }
@@ -50,6 +50,11 @@ pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> 
         .into_iter()
         .map(|found| found.of_choice(number))
         .collect()
+}
+
+/// Six decimals: every JSON reader gives them back as they are. // spec 2.4
+fn short(number: f64) -> f64 {
+    (number * 1e6).round() / 1e6
 }
 
 /// The rule that left a token out. docs/spec/sampling.md, 8.2.
