@@ -21,7 +21,7 @@ use protocol::{Did, Digest, ModelDigest, UnixMs};
 pub use checkpoint::{Proven, proven};
 pub use names::{Check, Rejection};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Choice};
 use crate::reply::{Received, Sent};
 
 /// What the gateway keeps for a request: `GET /v1/receipts/{id}`.
@@ -276,15 +276,18 @@ fn texts_of(answer: &Answer) -> impl ExactSizeIterator<Item = &str> {
     answer.choices.iter().map(|choice| choice.text.as_str())
 }
 
+/// What a response calls an end: OpenAI has a word of its own for one after a call.
+fn finish_word(finish: Finish, choice: &Choice) -> &'static str {
+    match finish {
+        Finish::Stop if !choice.calls.is_empty() => "tool_calls",
+        finish => finish.as_str(),
+    }
+}
+
 fn same_finish(answer: &Answer, claims: &Receipt) -> Result<(), Rejection> {
     for (number, (choice, output)) in answer.choices.iter().zip(&claims.output).enumerate() {
         let came = choice.finish.as_deref().unwrap_or("none");
-        // OpenAI has a word of its own for an end after a call.
-        let finish = match output.finish {
-            Finish::Stop if !choice.calls.is_empty() => "tool_calls",
-            finish => finish.as_str(),
-        };
-        if finish != came {
+        if finish_word(output.finish, choice) != came {
             return Err(Check::Finish.fails(format!(
                 "choice {number} ended with {:?}, the receipt says {:?}",
                 came,

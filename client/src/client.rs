@@ -24,6 +24,9 @@ const SIGNATURE_LIFETIME_S: u64 = 60;
 /// Most bytes of a reply that isn't an answer.
 const SMALL_REPLY_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes of a receipt with its chain and checkpoints, of which a long answer has many.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
 /// Longest time that such a reply may take.
 const SMALL_REPLY_TIME: Duration = Duration::from_secs(30);
 
@@ -134,7 +137,7 @@ impl Client {
         struct Model {
             id: String,
         }
-        let list: List = self.get("/v1/models").await?;
+        let list: List = self.get("/v1/models", SMALL_REPLY_BYTES_MAX).await?;
         Ok(list.data.into_iter().map(|model| model.id).collect())
     }
 
@@ -147,7 +150,9 @@ impl Client {
             checkpoints: Vec<String>,
             chain: Vec<String>,
         }
-        let kept: Kept = self.get(&format!("/v1/receipts/{id}")).await?;
+        let kept: Kept = self
+            .get(&format!("/v1/receipts/{id}"), KEPT_BYTES_MAX)
+            .await?;
         Ok(Proof {
             receipt: kept.receipt,
             checkpoints: kept.checkpoints,
@@ -155,20 +160,20 @@ impl Client {
         })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        bytes_max: usize,
+    ) -> Result<T, ClientError> {
         let (request, _) = self.request(Method::GET, path, b"", now())?;
         let response = self.send(request).await?;
         let status = response.status().as_u16();
-        let body = collect_body(
-            response.into_body(),
-            SMALL_REPLY_BYTES_MAX,
-            SMALL_REPLY_TIME,
-        )
-        .await
-        .map_err(|source| ClientError::Read {
-            url: self.url.clone(),
-            source,
-        })?;
+        let body = collect_body(response.into_body(), bytes_max, SMALL_REPLY_TIME)
+            .await
+            .map_err(|source| ClientError::Read {
+                url: self.url.clone(),
+                source,
+            })?;
         if status != 200 {
             return Err(ClientError::Status {
                 url: self.url.clone(),

@@ -198,10 +198,15 @@ impl SavedAnswer {
     }
 
     fn write_files(&self, folder: &Path) -> Result<(), SaveError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
+        if let Some(parent) = folder.parent() {
+            (fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent))
+            .map_err(|source| io_error("making", parent, source))?;
+        }
+        // Somebody else's folder of this name is never written into.
+        (fs::DirBuilder::new().mode(0o700).create(folder))
             .map_err(|source| io_error("making", folder, source))?;
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
@@ -286,8 +291,7 @@ fn partial_beside(folder: &Path) -> PathBuf {
 fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)?;

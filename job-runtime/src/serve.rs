@@ -14,7 +14,7 @@ use std::time::Duration;
 use models::{LoadError, Model};
 use protocol::SigningKey;
 use protocol::manifest::Manifest;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use transport::{BindError, Drain, DrainSignal, Limits, Server, UnixBound};
 
@@ -75,11 +75,12 @@ pub async fn serve(
     let socket = Drain::new();
     let server = Server::new(api::router(Arc::clone(&process)), limits(&process.config));
     let mut server = std::pin::pin!(server.serve_unix(bound, socket.signal()));
-    tokio::select! {
+    // Kept until the socket is closed, so that no late request gets a place.
+    let _places = tokio::select! {
         ended = &mut engine => return ended.unwrap_or(Err(EngineError::Died)),
         () = &mut server => unreachable!("its drain hasn't begun"),
-        () = quiesce(&process, &inbox, &drain) => {}
-    }
+        places = quiesce(&process, &inbox, &drain) => places,
+    };
     // The last bytes of the last answers.
     socket.begin(FLUSH);
     server.await;
@@ -174,7 +175,12 @@ fn assemble(
 }
 
 /// Waits for the drain, then until every reply is read, or cut at its deadline.
-async fn quiesce(process: &Process, inbox: &Sender<Submission>, drain: &DrainSignal) {
+/// Gives all places for requests, unless some are taken until the end.
+async fn quiesce<'a>(
+    process: &'a Process,
+    inbox: &Sender<Submission>,
+    drain: &DrainSignal,
+) -> Option<SemaphorePermit<'a>> {
     let deadline = drain.begun().await;
     process.draining.store(true, Ordering::Release);
     let margin = Duration::from_millis(process.config.limits.cut_margin_ms.into());
@@ -182,14 +188,18 @@ async fn quiesce(process: &Process, inbox: &Sender<Submission>, drain: &DrainSig
     let all = u32::try_from(process.config.limits.requests_max()).unwrap_or(u32::MAX);
     let mut idle = std::pin::pin!(process.requests.acquire_many(all));
     tokio::select! {
-        _all = &mut idle => return,
+        all = &mut idle => return all.ok(),
         () = sleep_until(cut_at) => {}
         () = drain.expired() => {}
     }
     inbox.cut();
     let last = deadline.max(Instant::now() + FLUSH);
-    if timeout_at(last, idle).await.is_err() {
-        tracing::warn!("some answers weren't read before the deadline");
+    match timeout_at(last, idle).await {
+        Ok(all) => all.ok(),
+        Err(_) => {
+            tracing::warn!("some answers weren't read before the deadline");
+            None
+        }
     }
 }
 

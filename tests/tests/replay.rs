@@ -82,8 +82,8 @@ impl Audit {
         let verdict = self.verdict(folder);
         let found = verdict["findings"].as_array().into_iter().flatten();
         found
-            .filter(|finding| finding["check"] == check)
-            .next_back()
+            .rev()
+            .find(|finding| finding["check"] == check)
             .unwrap_or_else(|| panic!("{folder}: no {check} in {verdict:#}"))
     }
 

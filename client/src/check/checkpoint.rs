@@ -101,10 +101,10 @@ fn about(
                 "the token ids of choice {number} aren't those of the receipt"
             )));
         }
-        let finish = then.finish.as_deref().unwrap_or("open");
-        if output.finish.as_str() != finish {
+        let came = then.finish.as_deref().unwrap_or("open");
+        if super::finish_word(output.finish, choice) != came {
             return Err(Check::Finish.fails(format!(
-                "choice {number} was {finish:?}, the receipt says {:?}",
+                "choice {number} was {came:?}, the receipt says {:?}",
                 output.finish.as_str()
             )));
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-use protocol::receipt::VerifiedReceipt;
+use protocol::receipt::{Finish, VerifiedReceipt};
 
 use crate::metrics::register;
 use crate::problem::Problem;
@@ -95,8 +95,13 @@ impl RelayMetrics {
     }
 
     pub(super) fn kept(&self, receipt: &VerifiedReceipt) {
-        let finish = receipt.claims().output.first().map(|first| first.finish);
-        let label = finish.map_or("none", |finish| finish.as_str());
+        let claims = receipt.claims();
+        let finish = claims.output.first().map(|first| first.finish);
+        // A choice may have ended before a checkpoint of the others.
+        let label = match claims.part {
+            0 => finish.map_or("none", |finish| finish.as_str()),
+            _ => Finish::Open.as_str(),
+        };
         self.receipts.with_label_values(&[label]).inc();
     }
 

@@ -58,6 +58,10 @@ pub fn integer_peak(level: Level, threads: usize) -> Option<f64> {
     if level == Level::Portable {
         return None;
     }
+    assert!(
+        Level::available().contains(&level),
+        "this CPU doesn't have {level:?}"
+    );
     const ROUNDS: usize = 20_000_000;
     let start = Instant::now();
     let operations: usize = thread::scope(|scope| {

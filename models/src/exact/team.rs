@@ -176,7 +176,7 @@ impl Shared {
             if self.quit.load(Ordering::Relaxed) {
                 return None;
             }
-            spins += 1;
+            spins = spins.wrapping_add(1);
             if !spins.is_multiple_of(64) {
                 std::hint::spin_loop();
                 continue;

@@ -28,7 +28,7 @@ pub(super) fn read(
             .unwrap_or_default(),
         min_tokens: fields.integer("min_tokens", 0, most_tokens)?.map(narrow),
         ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
-        repetition_penalty: fields.number("repetition_penalty", &above(0.0, 2.0))?,
+        repetition_penalty: fields.number("repetition_penalty", &between(0.01, 2.0))?,
         presence_penalty: fields.number("presence_penalty", &between(-2.0, 2.0))?,
         frequency_penalty: fields.number("frequency_penalty", &between(-2.0, 2.0))?,
         logit_bias: logit_bias(fields, limits)?,

@@ -325,7 +325,7 @@ fn numbers_keep_within_their_ranges() {
     check(
         r#", "repetition_penalty": 0"#,
         expect![
-            "decimal_below_min_value [repetition_penalty] The parameter repetition_penalty must be above 0 and at most 2."
+            "decimal_below_min_value [repetition_penalty] The parameter repetition_penalty must be between 0.01 and 2."
         ],
     );
     check(
