@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ::bench::{Subject, engine, exact};
 use anyhow::Context;
-use models::Whitelist;
+use models::{Level, Whitelist};
 use protocol::Digest;
 use protocol::manifest::Manifest;
 
@@ -54,6 +54,10 @@ pub enum BenchCommand {
         /// Threads of every engine
         #[arg(long, value_name = "N", default_value_t = 2)]
         threads: usize,
+        /// Our kernels, `avx2` or `portable` where the CPU has better ones [default: the
+        /// best]; a fresh process and HTTP are measured with the best
+        #[arg(long, value_name = "KERNELS", value_parser = level)]
+        level: Option<Level>,
         /// Write the tables to FILE as JSON too
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -104,6 +108,7 @@ pub fn run(command: BenchCommand, data: &DataArgs) -> anyhow::Result<ExitCode> {
             http,
             rounds,
             threads,
+            level,
             json,
         } => {
             engine::run(&engine::Options {
@@ -113,6 +118,7 @@ pub fn run(command: BenchCommand, data: &DataArgs) -> anyhow::Result<ExitCode> {
                 http,
                 rounds: rounds.max(1),
                 threads: threads.max(1),
+                level: level.unwrap_or_else(Level::detect),
                 json,
             })?;
             true
@@ -144,6 +150,16 @@ impl SubjectArgs {
         let weights = model::ensure(manifest, &folder)?;
         Ok(Subject { manifest, weights })
     }
+}
+
+/// Kernels that this CPU has, by name.
+fn level(name: &str) -> Result<Level, String> {
+    let available = Level::available();
+    let names: Vec<&str> = available.iter().map(|level| level.name()).collect();
+    let found = available.iter().find(|level| level.name() == name);
+    found
+        .copied()
+        .ok_or_else(|| format!("this CPU has {}", names.join(", ")))
 }
 
 /// The whitelisted model that this file has the weights of.

@@ -40,6 +40,8 @@ pub struct Options {
     pub rounds: usize,
     /// Threads of every engine.
     pub threads: usize,
+    /// Our kernels, where speed is measured in this process.
+    pub level: Level,
     /// Where to write the tables as JSON.
     pub json: Option<PathBuf>,
 }
@@ -61,7 +63,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .as_deref()
         .map(LlamaCpp::find)
         .transpose()?;
-    let level = Level::detect();
+    let level = options.level;
     report.condition(format!(
         "model {}, {} threads, {} rounds, medians; both engines in turn",
         options.subject.manifest.identity.id, options.threads, options.rounds,
