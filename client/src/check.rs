@@ -329,6 +329,11 @@ fn endings(claims: &Receipt) -> Result<(), Rejection> {
         (least, sampling.max_tokens)
     });
     for (number, output) in claims.output.iter().enumerate() {
+        if output.tokens == 0 && output.tokens_sha256 != Digest::of_tokens(&[]) {
+            return Err(Check::Finish.fails(format!(
+                "choice {number} has no token, but the hash isn't that of none"
+            )));
+        }
         let (least, most) = match output.finish {
             Finish::Stop => limits,
             Finish::Length => (limits.1, limits.1),

@@ -5,31 +5,22 @@ use protocol::receipt::{Finish, Output, Receipt};
 use protocol::verdict::{Fault, Word};
 
 use crate::judgement::Found;
-use crate::replay::{Mark, Outcome, Stop};
+use crate::replay::{Differing, Mark, Outcome, Stop};
 
 /// What is wrong with one choice, given what computing it again gave.
 pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> Vec<Found> {
     if let Some(stop) = outcome.stop {
-        return vec![stopped(stop).of_choice(number)];
+        // Where ids are known, a wrong one before the stop is still wrong.
+        let first = outcome.first.filter(|_| outcome.known);
+        let found = first.map(|first| token(prompt, &first));
+        let found = found.into_iter().chain([stopped(stop)]);
+        return found.map(|found| found.of_choice(number)).collect();
     }
     let mut found = Vec::new();
     let same_ids = outcome.tokens_sha256 == claim.tokens_sha256 && outcome.count == claim.tokens;
     // Where ids were drawn, the hash decides, whatever the text looked like.
     if let Some(first) = outcome.first.filter(|_| !same_ids || outcome.known) {
-        let says = match first.claimed {
-            Some(_) => "model, sampling and seed give another token here",
-            None => "the text ends or goes on here otherwise than model, sampling and seed do",
-        };
-        let mut token = Found::mismatch("token", says);
-        token.finding.position = Some(prompt + first.index);
-        token.finding.claimed = first.claimed.map(|id| id.to_string());
-        token.finding.expected = Some(first.expected.to_string());
-        match first.standing {
-            Some(Standing::Lost { by }) => token.finding.margin = Some(short(by)),
-            Some(Standing::Excluded(rule)) => token.finding.excluded = Some(name(rule).to_owned()),
-            Some(Standing::Drawn) | None => {}
-        }
-        found.push(token);
+        found.push(token(prompt, &first));
     } else if !same_ids {
         let says = "the ids that model, sampling and seed give aren't those of the receipt";
         let tokens = Found::mismatch("tokens", says);
@@ -52,9 +43,28 @@ pub fn choice(number: usize, prompt: u32, claim: &Output, outcome: &Outcome) -> 
         .collect()
 }
 
-/// Six decimals: every JSON reader gives them back as they are. // spec 2.4
-fn short(number: f64) -> f64 {
-    (number * 1e6).round() / 1e6
+fn token(prompt: u32, first: &Differing) -> Found {
+    let says = match first.claimed {
+        Some(_) => "model, sampling and seed give another token here",
+        None => "the text ends or goes on here otherwise than model, sampling and seed do",
+    };
+    let mut token = Found::mismatch("token", says);
+    token.finding.position = Some(prompt + first.index);
+    token.finding.claimed = first.claimed.map(|id| id.to_string());
+    token.finding.expected = Some(first.expected.to_string());
+    match first.standing {
+        Some(Standing::Lost { by }) => token.finding.margin = short(by),
+        Some(Standing::Excluded(rule)) => token.finding.excluded = Some(name(rule).to_owned()),
+        Some(Standing::Drawn) | None => {}
+    }
+    token
+}
+
+/// Six decimals: every JSON reader gives them back as they are. None for what JSON
+/// can't say. // spec 2.4
+fn short(number: f64) -> Option<f64> {
+    let short = (number * 1e6).round() / 1e6;
+    short.is_finite().then_some(short)
 }
 
 /// The rule that left a token out. docs/spec/sampling.md, 8.2.
@@ -78,6 +88,11 @@ fn stopped(stop: Stop) -> Found {
             found
         }
         Stop::Impossible => Found::mismatch("tokens", "an id is none of this model's"),
+        Stop::Grammar => Found::unverifiable(
+            Fault::Auditor,
+            "no_grammar",
+            "its grammar costs more here than this auditor spends on one",
+        ),
         Stop::NoMemory => Found::unverifiable(
             Fault::Auditor,
             "no_memory",
@@ -147,6 +162,10 @@ pub fn trace(claims: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
 
 /// The first checkpoint that isn't so: it tells how far the answer was true. Spec 4.4.
 pub fn checkpoints(checkpoints: &[Receipt], outcomes: &[Outcome]) -> Option<Found> {
+    // What wasn't computed to its end has no marks to compare with.
+    if outcomes.iter().any(|outcome| outcome.stop.is_some()) {
+        return None;
+    }
     checkpoints
         .iter()
         .find_map(|checkpoint| one_checkpoint(checkpoint, outcomes))
@@ -178,3 +197,6 @@ fn one_checkpoint(checkpoint: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
         _ => Some(Found::mismatch("checkpoint", name("the trace isn't that"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,6 +191,10 @@ fn own_answer(saved: &SavedAnswer, ask: &Ask, claims: &Receipt) -> Result<Answer
 
 /// The whitelisted model that answered, if all is as it was asked for. Spec 4.3.
 fn promise<'a>(ask: &Ask, claims: &Receipt, trust: &'a Trust) -> Result<&'a Manifest, Vec<Found>> {
+    // What another sampler or grammar engine states, this one can't call wrong.
+    if let Some(found) = claims.sampling.as_ref().and_then(|s| other_lane(ask, s)) {
+        return Err(vec![found]);
+    }
     let mut found: Vec<Found> = audit::promise(ask, claims)
         .iter()
         .map(|rejection| Found::rejected(Word::Mismatch, None, rejection))
@@ -219,11 +223,6 @@ fn promise<'a>(ask: &Ask, claims: &Receipt, trust: &'a Trust) -> Result<&'a Mani
                 .instead_of(&claims.numerics.profile, manifest.numerics.join(" or ")),
         );
     }
-    let version = claims.sampling.as_ref().map(|s| s.version.as_str());
-    if version != Some(sampling::VERSION) {
-        let says = "the sampler isn't one that this auditor has";
-        found.push(Found::unverifiable(Fault::Auditor, "no_lane", says));
-    }
     let context = u64::from(manifest.identity.context_tokens);
     for (number, output) in claims.output.iter().enumerate() {
         let length = u64::from(claims.input.prompt_tokens) + u64::from(output.tokens);
@@ -239,7 +238,46 @@ fn promise<'a>(ask: &Ask, claims: &Receipt, trust: &'a Trust) -> Result<&'a Mani
     }
 }
 
+/// Whether the tokens were drawn by what this auditor doesn't have.
+fn other_lane(ask: &Ask, sampling: &Sampling) -> Option<Found> {
+    let says = if sampling.version != sampling::VERSION {
+        "the sampler isn't one that this auditor has"
+    } else if other_engine(ask.grammar().as_deref(), sampling.grammar.as_deref()) {
+        "what read the grammar isn't what this auditor has"
+    } else {
+        return None;
+    };
+    Some(Found::unverifiable(Fault::Auditor, "no_lane", says))
+}
+
+/// Whether a grammar is of the kind asked for, and read by something else. grammar.md, 2.1.
+fn other_engine(asked: Option<&str>, said: Option<&str>) -> bool {
+    match (
+        asked.map(|s| s.split_once('/')),
+        said.map(|s| s.split_once('/')),
+    ) {
+        (Some(Some((kind, ours))), Some(Some((claimed, theirs)))) => {
+            kind == claimed && ours != theirs
+        }
+        _ => false,
+    }
+}
+
 /// The digest that names a receipt, however it reads.
 pub fn receipt_digest(compact: &str) -> Digest {
     Digest::of(compact.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_grammar_engine_is_another_lane_and_another_kind_a_broken_promise() {
+        let ours = Some("json_object/llguidance-1.9");
+        assert!(other_engine(ours, Some("json_object/llguidance-2.0")));
+        assert!(!other_engine(ours, Some("tools/llguidance-2.0")));
+        assert!(!other_engine(ours, ours));
+        assert!(!other_engine(None, ours) && !other_engine(ours, None));
+    }
 }

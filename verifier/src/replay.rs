@@ -18,7 +18,7 @@ use models::exact::POSITIONS;
 use models::{Chunk, ForwardError, KvCache, Model, Want};
 
 pub use claim::{Choice, known_ids};
-pub use sequence::{Mark, Outcome, Stop};
+pub use sequence::{Differing, Mark, Outcome, Stop};
 
 use prefixes::{Key, Prefixes};
 use sequence::{Row, Sequence};
@@ -44,10 +44,14 @@ pub fn run(model: &Model, choices: Vec<Choice>, done: &mut dyn FnMut(Choice, Out
     };
     loop {
         bench.admit();
-        if bench.running.is_empty() {
-            return;
+        // Those without a token have nothing to compute.
+        bench.settle();
+        match (bench.running.is_empty(), bench.queue.is_empty()) {
+            (true, true) => return,
+            // There is room again: with nothing running, one is let in or refused.
+            (true, false) => {}
+            (false, _) => bench.step(),
         }
-        bench.step();
     }
 }
 

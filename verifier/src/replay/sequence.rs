@@ -71,6 +71,8 @@ pub enum Stop {
     NotFinite { position: usize },
     /// An id that isn't in the vocabulary, or a place past the context.
     Impossible,
+    /// The grammar costs more than it may, so that nothing can be said of what it allows.
+    Grammar,
     /// No room for it.
     NoMemory,
 }
@@ -91,7 +93,7 @@ type Mask = Result<Option<TokenMask>, GrammarError>;
 
 /// What was drawn at one position.
 pub struct Row {
-    drawn: Result<u32, SampleError>,
+    drawn: Result<u32, Stop>,
     /// How the next token fared, if one is known or supposed.
     standing: Option<Standing>,
     hidden: Vec<f32>,
@@ -128,7 +130,8 @@ impl Outcome {
         }
     }
 
-    fn empty() -> Self {
+    /// Before the first token.
+    pub fn empty() -> Self {
         Outcome {
             tokens: 0,
             differing: 0,
@@ -141,16 +144,6 @@ impl Outcome {
             marks: Vec::new(),
             stop: None,
             known: false,
-        }
-    }
-}
-
-impl Row {
-    fn without_a_draw(hidden: &[f32]) -> Self {
-        Row {
-            drawn: Err(SampleError::Nothing),
-            standing: None,
-            hidden: hidden.to_vec(),
         }
     }
 }
@@ -294,7 +287,13 @@ impl Sequence {
         };
         let mask = match part.masks.get(ahead) {
             Some(Ok(mask)) => mask.as_ref(),
-            Some(Err(_)) => return Row::without_a_draw(row.hidden),
+            Some(Err(_)) => {
+                return Row {
+                    drawn: Err(Stop::Grammar),
+                    standing: None,
+                    hidden: row.hidden.to_vec(),
+                };
+            }
             None => None,
         };
         let logits = row.logits;
@@ -311,8 +310,9 @@ impl Sequence {
                 (drawn.map(|drawn| drawn.token), None)
             }
         };
+        let position = row.position + 1;
         Row {
-            drawn,
+            drawn: drawn.map_err(|_: SampleError| Stop::NotFinite { position }),
             standing,
             hidden: row.hidden.to_vec(),
         }
@@ -321,10 +321,12 @@ impl Sequence {
     /// Takes what was drawn for a part, in order.
     pub fn take(&mut self, part: &Part, rows: Vec<Row>, model: &Model) {
         for (ahead, row) in rows.into_iter().enumerate() {
-            let position = part.start + ahead + 1;
-            let Ok(drawn) = row.drawn else {
-                self.stop(Stop::NotFinite { position });
-                return;
+            let drawn = match row.drawn {
+                Ok(drawn) => drawn,
+                Err(stop) => {
+                    self.stop(stop);
+                    return;
+                }
             };
             let next = match self.known() {
                 true => Some(self.output[self.checked]),
@@ -393,6 +395,7 @@ impl Sequence {
     /// The token at `checked` is the answer's next one.
     fn accept(&mut self, hidden: &[f32], model: &Model) {
         let token = self.output[self.checked];
+        let mut followed = Ok(());
         self.checked += 1;
         self.outcome.trace.absorb(token, hidden);
         if self.outcome.end.is_none() {
@@ -401,16 +404,20 @@ impl Sequence {
             let (released, finish) = self.text.take(token, says, self.checked, sampling, config);
             self.say(&released.text);
             self.outcome.end = finish.map(|finish| (finish, count(self.checked)));
-            // An end is no part of a grammar; what isn't allowed has no state to go on from.
-            let strays = |state: &Mutex<GrammarState>| locked(state).advance(token).is_err();
-            if finish.is_none() && self.grammar.as_ref().is_some_and(strays) {
-                self.ended = true;
-                return;
+            // An end is no part of a grammar.
+            if let Some(state) = self.grammar.as_ref().filter(|_| finish.is_none()) {
+                followed = locked(state).advance(token);
             }
         }
         self.mark();
         let over = !self.known() && self.outcome.end.is_some();
-        self.ended = over || self.checked == self.choice.claim.tokens as usize;
+        self.ended = over || self.checked >= self.choice.claim.tokens as usize;
+        match followed {
+            Err(GrammarError::Stuck(_)) if !self.ended => self.stop(Stop::Grammar),
+            // What isn't allowed has no state to go on from.
+            Err(_) => self.ended = true,
+            Ok(()) => {}
+        }
     }
 
     fn say(&mut self, text: &str) {
@@ -438,7 +445,9 @@ impl Sequence {
             let released = self.text.finish();
             self.say(&released.text);
         }
-        if let Some(calls) = &self.calls {
+        // What goes on has no end yet.
+        let ended = self.choice.claim.finish != Finish::Open;
+        if let Some(calls) = self.calls.as_ref().filter(|_| ended) {
             self.text_hash.update(calls.end().as_bytes());
         }
         self.output.truncate(self.checked);
