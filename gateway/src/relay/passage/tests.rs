@@ -200,7 +200,10 @@ fn checkpoints_come_in_order_and_before_the_end() {
     assert_eq!(setting.last(&all), Ok("done"));
     let told = setting.last(&[first.clone(), done()]);
     assert_eq!(told, Err("receipt_missing"), "a checkpoint is no end");
-    assert_eq!(setting.last(&[second.clone()]), Err("receipt_checkpoint"));
+    assert_eq!(
+        setting.last(std::slice::from_ref(&second)),
+        Err("receipt_checkpoint")
+    );
     assert_eq!(
         setting.last(&[first.clone(), sign(1, 1)]),
         Err("receipt_checkpoint")
