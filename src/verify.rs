@@ -1,7 +1,9 @@
 //! `countersign verify`: computes saved answers again, and says which are true.
 
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -78,6 +80,8 @@ fn audit(args: RunArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
         kv_tokens: args.kv_tokens,
     };
     let key = auditor_key(args.key.as_deref(), data)?;
+    // Before the work, so that a path which can't be written costs none of it.
+    let file = args.report.as_deref().map(open).transpose()?;
     let bar = bar();
     let show = &mut |progress: Progress| {
         bar.set_length(progress.all as u64);
@@ -86,8 +90,8 @@ fn audit(args: RunArgs, data: &DataDir) -> anyhow::Result<ExitCode> {
     let report = Auditor::new(settings, key).run(&args.dir, &now, show);
     bar.finish_and_clear();
     let report = report?;
-    if let Some(file) = &args.report {
-        write(&report, file)?;
+    if let (Some(path), Some(file)) = (&args.report, file) {
+        write(&report, file).with_context(|| format!("writing {}", path.display()))?;
     }
     let mut out = std::io::stdout().lock();
     match args.json {
@@ -128,9 +132,20 @@ fn auditor_key(named: Option<&Path>, data: &DataDir) -> anyhow::Result<SigningKe
     Ok(key)
 }
 
-fn write(report: &Report, file: &Path) -> anyhow::Result<()> {
+/// The owner's alone, if it is new; what is in it stays until there is a report.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    (options.open(path)).with_context(|| format!("writing {}", path.display()))
+}
+
+fn write(report: &Report, mut file: File) -> anyhow::Result<()> {
     let text = json(report)? + "\n";
-    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+    // A device or a pipe has no length.
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    Ok(file.write_all(text.as_bytes())?)
 }
 
 fn json(report: &Report) -> anyhow::Result<String> {
@@ -160,6 +175,9 @@ fn summary(report: &Report, dir: &Path) -> String {
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
     let rate = report.tokens as f64 / report.seconds.max(1e-9);
+    if report.skipped > 0 {
+        text += &format!("{} unfinished folders were skipped\n", report.skipped);
+    }
     text + &format!(
         "{} answers: {}; {} tokens judged in {:.1} s ({rate:.0} tokens/s); signed by {}\n",
         counts.all(),
@@ -180,7 +198,8 @@ fn entry_lines(entry: &Entry, dir: &Path) -> String {
     let fault = entry.verdict.as_ref().and_then(|verdict| verdict.fault);
     let fault = fault.map_or(String::new(), |fault| format!(" (fault: {fault})"));
     let request = entry.request.as_deref().unwrap_or("");
-    let mut text = format!("{word:<12}  {}  {request}{fault}\n", folder.display());
+    let folder = one_line(&folder.display().to_string());
+    let mut text = format!("{word:<12}  {folder}  {}{fault}\n", one_line(request));
     if let Some(why) = &entry.unreadable {
         text += &format!("    {}\n", one_line(why));
     }

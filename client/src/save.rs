@@ -6,7 +6,7 @@
 //! and [`SavedAnswer::read`].
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,9 @@ use crate::reply::{Received, Sent};
 
 /// The version of the format that is written and read.
 pub const VERSION: u32 = 1;
+
+/// Bytes of one file.
+const FILE_MAX: u64 = 64 << 20;
 
 /// One answer, as its folder holds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -304,8 +307,23 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
+/// Reads a file that somebody else may have put there: a regular one, of at most 64 MiB.
+/// A pipe or a device would never end.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if !fs::metadata(path)?.is_file() {
+        return refused("it isn't a regular file");
+    }
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)?.take(FILE_MAX + 1);
+    match file.read_to_end(&mut bytes)? as u64 {
+        0..=FILE_MAX => Ok(bytes),
+        _ => refused("it is larger than 64 MiB"),
+    }
+}
+
 fn optional(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, SaveError> {
-    match fs::read(folder.join(name)) {
+    match read_file(&folder.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(io_error("reading", &folder.join(name), source)),
@@ -313,7 +331,7 @@ fn optional(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, SaveError> {
 }
 
 fn required(folder: &Path, name: &str) -> Result<Vec<u8>, SaveError> {
-    fs::read(folder.join(name)).map_err(|source| io_error("reading", &folder.join(name), source))
+    read_file(&folder.join(name)).map_err(|source| io_error("reading", &folder.join(name), source))
 }
 
 fn utf8(folder: &Path, name: &str, bytes: Vec<u8>) -> Result<String, SaveError> {
@@ -440,6 +458,20 @@ mod tests {
             Err(SaveError::Exists { .. })
         ));
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("receipt.jws");
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(read_file(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        let file = File::create(&path).unwrap();
+        file.set_len(FILE_MAX + 1).unwrap();
+        assert!(read_file(&path).is_err());
+        file.set_len(3).unwrap();
+        assert_eq!(read_file(&path).unwrap(), [0; 3]);
     }
 
     #[test]

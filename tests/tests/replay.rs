@@ -347,6 +347,14 @@ fn what_it_cannot_judge_it_says() {
     edit(&dir.join("other-body/request.json"), "sky", "sea");
     ask(manifest(), "no-chain");
     fs::remove_file(dir.join("no-chain/chain.json")).unwrap();
+    ask(manifest(), "other-request");
+    edit(
+        &dir.join("other-request/signature.json"),
+        "/v1/chat/completions",
+        "/v1/completions",
+    );
+    ask(manifest(), "other-output");
+    fs::write(dir.join("other-output/output.txt"), "made up").unwrap();
     fs::create_dir(dir.join("notes")).unwrap();
     fs::write(dir.join("notes/notes.txt"), "no answer").unwrap();
 
@@ -359,6 +367,8 @@ fn what_it_cannot_judge_it_says() {
         ("other-text", "text", "client"),
         ("other-body", "body", "client"),
         ("no-chain", "no_chain", "gateway"),
+        ("other-request", "request", "client"),
+        ("other-output", "text", "client"),
     ];
     for (folder, check, fault) in expected {
         audit.is(folder, Word::Unverifiable);
@@ -472,6 +482,10 @@ fn a_cut_answer_is_judged_by_its_checkpoint() {
     let response = fs::read_to_string(dir.join("cut/response.txt")).unwrap();
     let half = response[..response.len() / 2].rfind("data: ").unwrap();
     fs::write(dir.join("cut/response.txt"), &response[..half]).unwrap();
+    let said = (response[..half].lines())
+        .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok())
+        .filter_map(|chunk| Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned()));
+    fs::write(dir.join("cut/output.txt"), said.collect::<String>()).unwrap();
     honest::long_answer(&up, &dir.join("mixed"));
     fs::copy(
         dir.join("whole/checkpoint.1.jws"),

@@ -6,7 +6,6 @@
 //! once. Memory is bounded by the window and the KV pool. Start at
 //! [`Auditor::run`].
 
-use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use client::known::KnownGateways;
-use client::save::SavedAnswer;
-use models::{Grammar, Level, LoadError, Model, Options, Sampler, exact, fetch};
+use client::save::{SavedAnswer, read_file};
+use models::{Grammar, Level, Model, Options, Sampler, exact, fetch};
+use protocol::api::Prompt;
 use protocol::manifest::Manifest;
 use protocol::receipt::{Receipt, SignedReceipt};
 use protocol::verdict::{Fault, Finding, Ids, Lane, Replay, Replayed, Verdict};
@@ -87,15 +87,6 @@ pub enum RunError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Weights that are there can't be used.
-    #[error("the weights of {model} can't be used")]
-    Model {
-        /// The model.
-        model: String,
-        /// Why not.
-        #[source]
-        source: LoadError,
-    },
 }
 
 /// An audit while it runs.
@@ -141,7 +132,7 @@ impl Auditor {
         show: &mut dyn FnMut(Progress),
     ) -> Result<Report, RunError> {
         let began = Instant::now();
-        let found = folders::find(dir).map_err(|source| RunError::Folder {
+        let (found, skipped) = folders::find(dir).map_err(|source| RunError::Folder {
             folder: dir.to_owned(),
             source,
         })?;
@@ -165,7 +156,7 @@ impl Auditor {
             .collect();
         by_model.sort();
         for window in by_model.chunks(WINDOW) {
-            run.window(window)?;
+            run.window(window);
         }
         let mut answers = run.entries;
         answers.sort_by(|a, b| a.folder.cmp(&b.folder));
@@ -174,17 +165,22 @@ impl Auditor {
             auditor: self.key.did(),
             verifier: VERIFIER.to_owned(),
             counts: Counts::of(&answers),
+            skipped,
             tokens: run.tokens,
             seconds: began.elapsed().as_secs_f64(),
             answers,
         })
     }
 
-    /// The weights, ready to compute; none if they aren't here.
-    fn load(&self, manifest: &Manifest) -> Result<Option<Model>, RunError> {
+    /// The weights, ready to compute, or why they aren't.
+    fn load(&self, manifest: &Manifest) -> Result<Model, String> {
+        let id = &manifest.identity.id;
         let path = fetch::path(manifest, &self.models);
         if !path.is_file() {
-            return Ok(None);
+            return Err(format!(
+                "the weights of {id} aren't in {}: `countersign model fetch {id}` gets them",
+                self.models.display()
+            ));
         }
         let context = manifest.identity.context_tokens as usize;
         let kv_tokens = match self.kv_tokens {
@@ -196,16 +192,13 @@ impl Auditor {
             level: Level::detect(),
             kv_tokens,
         };
-        let load = Model::load(&path, manifest, &options);
-        load.map(Some).map_err(|source| RunError::Model {
-            model: manifest.identity.id.clone(),
-            source,
-        })
+        Model::load(&path, manifest, &options)
+            .map_err(|error| format!("the weights of {id} can't be used: {}", chain(&error)))
     }
 }
 
 impl<'a> Run<'a> {
-    fn window(&mut self, window: &[(Option<ModelDigest>, PathBuf)]) -> Result<(), RunError> {
+    fn window(&mut self, window: &[(Option<ModelDigest>, PathBuf)]) {
         let mut pending = Vec::new();
         for (_, folder) in window {
             pending.extend(self.open(folder));
@@ -216,9 +209,8 @@ impl<'a> Run<'a> {
             let digest = first.case.claims.model.digest;
             let same = |p: &Pending| p.case.claims.model.digest == digest;
             let rest = pending.split_off(pending.iter().take_while(|p| same(p)).count());
-            self.replay(std::mem::replace(&mut pending, rest))?;
+            self.replay(std::mem::replace(&mut pending, rest));
         }
-        Ok(())
     }
 
     /// Reads a folder and makes the checks that need no model; some if a replay is left to do.
@@ -252,25 +244,23 @@ impl<'a> Run<'a> {
     }
 
     /// Computes answers of one model again, and judges them.
-    fn replay(&mut self, pending: Vec<Pending<'a>>) -> Result<(), RunError> {
+    fn replay(&mut self, pending: Vec<Pending<'a>>) {
         let manifest = pending[0].case.manifest;
         let weights = manifest.identity.weights_sha256;
         let loaded = match self.model.take() {
-            Some((digest, model)) if digest == weights => Some(model),
+            Some((digest, model)) if digest == weights => Ok(model),
             other => {
                 drop(other);
-                self.auditor.load(manifest)?
+                self.auditor.load(manifest)
             }
         };
-        let id = &manifest.identity.id;
-        let Some(model) = loaded else {
-            let says = format!(
-                "the weights of {id} aren't in {}: `countersign model fetch {id}` gets them",
-                self.auditor.models.display()
-            );
-            let missing = Found::unverifiable(Fault::Auditor, "no_weights", says);
-            self.all_are(pending, &missing);
-            return Ok(());
+        let model = match loaded {
+            Ok(model) => model,
+            Err(says) => {
+                let missing = Found::unverifiable(Fault::Auditor, "no_weights", says);
+                self.all_are(pending, &missing);
+                return;
+            }
         };
         let profile = model.numerics().profile;
         let (ours, others): (Vec<_>, Vec<_>) = pending
@@ -283,7 +273,6 @@ impl<'a> Run<'a> {
         );
         self.exact(ours, &model);
         self.model = Some((weights, model));
-        Ok(())
     }
 
     /// The exact lane.
@@ -327,6 +316,9 @@ impl<'a> Run<'a> {
         }
         found.extend(judge::trace(claims, &outcomes));
         found.extend(judge::checkpoints(&pending.case.checkpoints, &outcomes));
+        if found.is_empty() && !pending.case.answer.done {
+            found.extend(judge::partial(&pending.case.answer, claims.part, &outcomes));
+        }
         let replayed = |(ids, outcome): (&Ids, &Outcome)| Replayed {
             ids: *ids,
             tokens: outcome.tokens,
@@ -390,9 +382,16 @@ impl<'a> Run<'a> {
 fn choices_of(case: &Case<'_>, index: usize, model: &Model) -> Result<Vec<Choice>, Judgement> {
     let wrong = |found| Judgement::of(vec![found]);
     let date = case.sampling.template_date.as_deref();
-    let prompt = model
-        .prompt_tokens(&case.ask, date)
-        .map_err(|error| wrong(Found::mismatch("prompt", error.to_string())))?;
+    let told = matches!(case.ask.prompt, Prompt::Messages(_)) && model.template().asks_for_date();
+    if let Some(says) = opening::wrong_date(date, told, case.claims.from_ms) {
+        return Err(wrong(Found::mismatch("sampling", says)));
+    }
+    let prompt = model.prompt_tokens(&case.ask, date).map_err(|_| {
+        wrong(Found::mismatch(
+            "prompt",
+            "the template refuses this request",
+        ))
+    })?;
     let digest = Digest::of_tokens(&prompt);
     let input = &case.claims.input;
     if digest != input.prompt_tokens_sha256 || prompt.len() as u64 != u64::from(input.prompt_tokens)
@@ -462,7 +461,7 @@ fn quotes(judgement: &Judgement, model: &Model) -> Vec<Quote> {
 
 /// The model that a folder's receipt names, to sort by. Nothing is believed.
 fn peek(folder: &Path) -> Option<ModelDigest> {
-    let compact = fs::read_to_string(folder.join("receipt.jws")).ok()?;
+    let compact = String::from_utf8(read_file(&folder.join("receipt.jws")).ok()?).ok()?;
     let receipt = SignedReceipt::parse(compact.trim_ascii()).ok()?;
     Some(receipt.unverified().model.digest)
 }

@@ -13,23 +13,39 @@ const MARKS: [&str; 4] = ["answer.json", "request.json", "receipt.jws", "respons
 /// Every folder under `dir`, itself included, that is or should be a saved answer, by name.
 ///
 /// A folder without folders in it should be one, and is then reported as what it is.
-/// Unfinished ones (`*.partial-PID`) are none yet.
-pub fn find(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    look(dir, 0, &mut found)?;
+/// Nor can a folder that isn't readable be told from one. Unfinished ones
+/// (`*.partial-PID`) are none yet, and only counted.
+pub fn find(dir: &Path) -> io::Result<(Vec<PathBuf>, usize)> {
+    let (mut found, mut skipped) = (Vec::new(), 0);
+    look(dir, 0, &mut found, &mut skipped)?;
     found.sort();
-    Ok(found)
+    Ok((found, skipped))
 }
 
-fn look(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Whether a name ends as that of a folder which is being written.
+fn is_partial(name: &str) -> bool {
+    let end = name.rsplit_once(".partial-").map(|(_, end)| end);
+    end.is_some_and(|end| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn look(dir: &Path, depth: usize, found: &mut Vec<PathBuf>, skipped: &mut usize) -> io::Result<()> {
     let (mut folders, mut files) = (Vec::new(), 0);
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
+    let entries = fs::read_dir(dir).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+    let entries = match entries {
+        // Reading it as an answer says why not.
+        Err(_) if depth > 0 => {
+            found.push(dir.to_owned());
+            return Ok(());
+        }
+        entries => entries?,
+    };
+    for entry in entries {
         // A link is neither: nothing is judged twice, and there are no circles.
         let kind = entry.file_type()?;
-        let partial = entry.file_name().to_string_lossy().contains(".partial-");
-        if kind.is_dir() && !partial {
-            folders.push(entry.path());
+        match is_partial(&entry.file_name().to_string_lossy()) {
+            true if kind.is_dir() => *skipped += 1,
+            false if kind.is_dir() => folders.push(entry.path()),
+            _ => {}
         }
         files += usize::from(kind.is_file());
     }
@@ -40,7 +56,7 @@ fn look(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> io::Result<()> {
     }
     if depth < DEPTH_MAX {
         for folder in folders {
-            look(&folder, depth + 1, found)?;
+            look(&folder, depth + 1, found, skipped)?;
         }
     }
     Ok(())
@@ -57,7 +73,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let found = find(root.path()).unwrap();
+        let (found, _) = find(root.path()).unwrap();
         let found: Vec<_> = (found.iter())
             .map(|path| path.strip_prefix(root.path()).unwrap().to_str().unwrap())
             .collect();
@@ -69,6 +85,15 @@ mod tests {
         check(&["answer.json", "request.json"], &[""]);
         check(&["b/answer.json", "a/answer.json"], &["a", "b"]);
         check(&["x/y/z/answer.json", "x/a/receipt.jws"], &["x/a", "x/y/z"]);
+    }
+
+    #[test]
+    fn only_unfinished_folders_are_skipped_and_they_are_counted() {
+        check(&["a.partial-7x/answer.json"], &["a.partial-7x"]);
+        check(&["a.partial-/answer.json"], &["a.partial-"]);
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("a.partial-12")).unwrap();
+        assert_eq!(find(root.path()).unwrap(), (vec![], 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a replay means for a receipt: pure. Spec 4.4.
 
+use client::answer::Answer;
 use models::{Rule, Standing, Trace};
 use protocol::receipt::{Finish, Output, Receipt};
 use protocol::verdict::{Fault, Word};
@@ -123,6 +124,30 @@ fn finish(claim: &Output, outcome: &Outcome) -> Option<Found> {
     ))
 }
 
+/// Whether what came of a response that broke off is of the answer that the receipt is
+/// true of. Spec 4.2.
+pub fn partial(answer: &Answer, part: u32, outcomes: &[Outcome]) -> Vec<Found> {
+    let wrong = |check, says| Found::unverifiable(Fault::Client, check, says);
+    let mut found = Vec::new();
+    for (number, (came, outcome)) in answer.choices.iter().zip(outcomes).enumerate() {
+        // A checkpoint may be behind what came.
+        let text = outcome.text.starts_with(&came.text)
+            || (part > 0 && came.text.starts_with(&outcome.text));
+        // A call that broke off is written otherwise.
+        if !text && came.calls.is_empty() {
+            let says = "what came isn't the beginning of the text";
+            found.push(wrong("text", says).of_choice(number));
+        }
+        let ids = came.token_ids.as_deref().unwrap_or_default();
+        let ids = outcome.ids.starts_with(ids) || (part > 0 && ids.starts_with(&outcome.ids));
+        if !ids {
+            let says = "the ids that came aren't the first ones";
+            found.push(wrong("tokens", says).of_choice(number));
+        }
+    }
+    found
+}
+
 /// What is wrong with the trace of all choices. It covers the receipt's ids, so that
 /// it says nothing where a replay drew others.
 pub fn trace(claims: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
@@ -185,6 +210,19 @@ fn one_checkpoint(checkpoint: &Receipt, outcomes: &[Outcome]) -> Option<Found> {
             let says = name("the ids aren't those");
             let found = Found::mismatch("checkpoint", says).of_choice(number);
             return Some(found.instead_of(claim.tokens_sha256, mark.tokens_sha256));
+        }
+        // What goes on, or was ended from outside, hasn't ended by itself.
+        let ended = matches!(claim.finish, Finish::Stop | Finish::Length);
+        if mark.end != ended.then_some(claim.finish) {
+            let says = name("the answer stands otherwise there: it is the finish");
+            let found = Found::mismatch("checkpoint", says).of_choice(number);
+            let expected = mark.end.unwrap_or(Finish::Open);
+            return Some(found.instead_of(claim.finish, expected));
+        }
+        if mark.text_sha256 != claim.text_sha256 {
+            let says = name("the tokens say another text than that");
+            let found = Found::mismatch("checkpoint", says).of_choice(number);
+            return Some(found.instead_of(claim.text_sha256, mark.text_sha256));
         }
         traces.push(mark.trace.clone());
     }

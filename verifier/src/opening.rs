@@ -7,15 +7,15 @@
 use client::answer::Answer;
 use client::check::{self, Check, audit};
 use client::known::KnownGateways;
-use client::save::SavedAnswer;
+use client::save::{SavedAnswer, SavedSignature};
 use client::{Rejection, reread};
 use protocol::api::Ask;
 use protocol::credential::Chain;
 use protocol::manifest::Manifest;
-use protocol::receipt::{Finish, Receipt, SignedReceipt};
+use protocol::receipt::{Finish, Output, Receipt, SignedReceipt};
 use protocol::sampling::{self, Sampling};
 use protocol::verdict::{Fault, Word};
-use protocol::{Did, Digest};
+use protocol::{Did, Digest, UnixMs};
 
 use crate::judgement::{Found, Judgement};
 
@@ -55,12 +55,13 @@ pub fn open<'a>(
         |check, says: String| Judgement::of(vec![Found::unverifiable(Fault::Client, check, says)]);
     audit::body(&saved.request, &claims)
         .map_err(|rejection| client(rejection.check.name(), rejection.sentence))?;
-    if let Some(found) = unfinished(&claims) {
+    same_request(&saved.signature, &claims).map_err(|says| client("request", says))?;
+    if let Some(found) = unfinished(saved, &claims) {
         return Err(Judgement::of(vec![found]));
     }
     // The job accepted the body, or says that it did.
-    let ask = check::parse_ask(path, &saved.request).map_err(|why| {
-        let says = format!("the body isn't a request that may be answered: {why}");
+    let ask = check::parse_ask(path, &saved.request).map_err(|_| {
+        let says = "the body isn't a request that may be answered";
         Judgement::of(vec![Found::mismatch("sampling", says)])
     })?;
     let answer = own_answer(saved, &ask, &claims).map_err(Judgement::of)?;
@@ -102,23 +103,58 @@ fn authentic(saved: &SavedAnswer, compact: &str, trust: &Trust) -> Result<Receip
         .map_err(|rejection| wrong(Found::rejected(Word::Malformed, None, &rejection)))
 }
 
+/// That the client kept the request that the receipt states.
+fn same_request(saved: &SavedSignature, claims: &Receipt) -> Result<(), String> {
+    let line = &claims.input.request;
+    let parts = [
+        ("method", Some(&line.method), Some(&saved.method)),
+        ("authority", Some(&line.authority), Some(&saved.authority)),
+        ("path", Some(&line.path), Some(&saved.path)),
+        ("query", line.query.as_ref(), saved.query.as_ref()),
+        (
+            "signature_input",
+            line.signature_input.as_ref(),
+            saved.signature_input.as_ref(),
+        ),
+        (
+            "signature",
+            line.signature.as_ref(),
+            saved.signature.as_ref(),
+        ),
+    ];
+    match parts.iter().find(|(_, said, kept)| said != kept) {
+        Some((part, ..)) => Err(format!(
+            "the receipt's {part} isn't that of the request that was kept"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A receipt over nothing.
-fn unfinished(claims: &Receipt) -> Option<Found> {
+fn unfinished(saved: &SavedAnswer, claims: &Receipt) -> Option<Found> {
     let drawn: u64 = claims.output.iter().map(|o| u64::from(o.tokens)).sum();
     let any = |finish| claims.output.iter().any(|output| output.finish == finish);
-    if claims.sampling.is_some() && (drawn > 0 || any(Finish::Cancelled) || claims.part > 0) {
-        return None;
-    }
     if any(Finish::Refused) {
+        if drawn > 0 {
+            let says = "a refused request has no tokens";
+            return Some(Found::mismatch("ending", says));
+        }
+        if answered(saved, claims) {
+            let says = "the job signed that it refused, and there is a whole answer";
+            return Some(Found::unverifiable(Fault::Job, "refused", says));
+        }
         let says = "the request was refused: there is nothing to compute again";
         return Some(Found::unverifiable(Fault::Client, "refused", says));
+    }
+    if claims.sampling.is_some() && (drawn > 0 || claims.part > 0) {
+        return None;
     }
     if any(Finish::Error) || any(Finish::Deadline) {
         let says = "the job failed before it drew a token";
         return Some(Found::unverifiable(Fault::Job, "error", says));
     }
-    if claims.sampling.is_none() && any(Finish::Cancelled) {
-        let says = "the request was cancelled before it was understood";
+    if any(Finish::Cancelled) {
+        let says = "the request was cancelled before a token was drawn";
         return Some(Found::unverifiable(Fault::Client, "refused", says));
     }
     match claims.sampling {
@@ -128,6 +164,22 @@ fn unfinished(claims: &Receipt) -> Option<Found> {
             "the receipt doesn't say how tokens were drawn",
         )),
     }
+}
+
+/// Whether a whole answer was kept.
+fn answered(saved: &SavedAnswer, claims: &Receipt) -> bool {
+    let about = &saved.about;
+    let ask = check::parse_ask(&claims.input.request.path, &saved.request);
+    let came = ask.ok().and_then(|ask| {
+        let content_type = about.content_type.as_deref();
+        reread(&ask, about.status, content_type, &saved.response).ok()
+    });
+    about.status == 200 && came.is_some_and(|answer| whole(&answer))
+}
+
+/// Whether an answer came to its proper end.
+fn whole(answer: &Answer) -> bool {
+    answer.done && answer.error.is_none()
 }
 
 /// The job's receipts of the answer so far, each about this request.
@@ -171,21 +223,39 @@ fn checkpoints(
 fn own_answer(saved: &SavedAnswer, ask: &Ask, claims: &Receipt) -> Result<Answer, Vec<Found>> {
     let about = &saved.about;
     let content_type = about.content_type.as_deref();
-    let answer = match reread(ask, about.status, content_type, &saved.response) {
-        Ok(answer) if answer.done && answer.error.is_none() => answer,
-        Ok(part) => return Ok(part),
-        Err(fault) => {
-            let found = Found::unverifiable(Fault::Client, "response", fault.to_string());
-            return Err(vec![found]);
-        }
-    };
+    let client = |check, says: &str| vec![Found::unverifiable(Fault::Client, check, says)];
+    let answer = reread(ask, about.status, content_type, &saved.response)
+        .map_err(|_| client("response", "the response isn't one that the API allows"))?;
+    if !answer.choices.iter().map(|c| &c.text).eq(&saved.outputs) {
+        let says = "the texts that were kept aren't those of the response";
+        return Err(client("text", says));
+    }
+    if !whole(&answer) {
+        return match &answer.id {
+            Some(id) if id != claims.jti.as_str() => {
+                Err(client("id", "the receipt is for another response"))
+            }
+            _ => Ok(answer),
+        };
+    }
     let found: Vec<Found> = audit::response(ask, &answer, claims)
         .iter()
-        .map(|rejection| Found::rejected(Word::Unverifiable, Some(Fault::Client), rejection))
+        .map(|rejection| {
+            // What came is quoted in the rejection, and has no place in a verdict.
+            let says = "the response shows something else than the receipt says";
+            Found::unverifiable(Fault::Client, rejection.check.name(), says)
+        })
         .collect();
-    match found.is_empty() {
+    if !found.is_empty() {
+        return Err(found);
+    }
+    let ended = |output: &Output| matches!(output.finish, Finish::Stop | Finish::Length);
+    match claims.output.iter().all(ended) {
         true => Ok(answer),
-        false => Err(found),
+        false => {
+            let says = "the answer is whole, and the receipt says that it was cut off";
+            Err(vec![Found::mismatch("ending", says)])
+        }
     }
 }
 
@@ -197,7 +267,10 @@ fn promise<'a>(ask: &Ask, claims: &Receipt, trust: &'a Trust) -> Result<&'a Mani
     }
     let mut found: Vec<Found> = audit::promise(ask, claims)
         .iter()
-        .map(|rejection| Found::rejected(Word::Mismatch, None, rejection))
+        .map(|rejection| match rejection.check {
+            Check::Model => Found::mismatch("model", "another model answered than was asked for"),
+            _ => Found::rejected(Word::Mismatch, None, rejection),
+        })
         .collect();
     if let Err(Rejection { sentence, .. }) = audit::counts(claims) {
         found.push(Found::mismatch("ending", sentence));
@@ -263,6 +336,37 @@ fn other_engine(asked: Option<&str>, said: Option<&str>) -> bool {
     }
 }
 
+/// What is wrong with the day that the chat template was told.
+pub fn wrong_date(date: Option<&str>, asked: bool, from: UnixMs) -> Option<&'static str> {
+    let today = from.as_secs() / 86_400;
+    match date {
+        None if asked => Some("the template asks for the date, and the receipt has none"),
+        Some(_) if !asked => Some("nothing asks for the date that the receipt has"),
+        // One day, since the job's day may be another one than UTC's.
+        Some(date) if day(date).is_none_or(|day| day.abs_diff(today) > 1) => {
+            Some("the template was told another day")
+        }
+        _ => None,
+    }
+}
+
+/// `YYYY-MM-DD` in days since the epoch; none before it.
+fn day(date: &str) -> Option<u64> {
+    let mut parts = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let valid = (1970..=9999).contains(&year) && (1..=12).contains(&month) && day <= 31;
+    if !valid {
+        return None;
+    }
+    // Years begin in March, so that a leap day is the last one.
+    let (year, month) = match month {
+        3.. => (year, month - 3),
+        _ => (year - 1, month + 9),
+    };
+    let leaps = year / 4 - year / 100 + year / 400;
+    (365 * year + leaps + (153 * month + 2) / 5 + day).checked_sub(719_469)
+}
+
 /// The digest that names a receipt, however it reads.
 pub fn receipt_digest(compact: &str) -> Digest {
     Digest::of(compact.as_bytes())
@@ -279,5 +383,22 @@ mod tests {
         assert!(!other_engine(ours, Some("tools/llguidance-2.0")));
         assert!(!other_engine(ours, ours));
         assert!(!other_engine(None, ours) && !other_engine(ours, None));
+    }
+    #[test]
+    fn a_template_is_told_the_day_of_the_request() {
+        let from = UnixMs::from_secs(1_709_164_800); // 2024-02-29
+        for (date, asked, right) in [
+            (None, false, true),
+            (None, true, false),
+            (Some("2024-02-29"), false, false),
+            (Some("2024-02-29"), true, true),
+            (Some("2024-02-28"), true, true),
+            (Some("2024-03-01"), true, true),
+            (Some("2024-03-02"), true, false),
+            (Some("2024-02-27"), true, false),
+            (Some("yesterday"), true, false),
+        ] {
+            assert_eq!(wrong_date(date, asked, from).is_none(), right, "{date:?}");
+        }
     }
 }

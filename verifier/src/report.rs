@@ -18,6 +18,8 @@ pub struct Report {
     /// How many of each word there are, in this order: match, tolerated, mismatch,
     /// unverifiable, malformed, and folders that aren't saved answers.
     pub counts: Counts,
+    /// Folders that weren't looked at, since their names say that they are unfinished.
+    pub skipped: usize,
     /// Tokens of prompts and answers that were judged by replay.
     pub tokens: u64,
     /// How long it took.

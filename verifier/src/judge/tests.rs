@@ -67,6 +67,35 @@ fn a_margin_that_json_cannot_say_is_left_out() {
 }
 
 #[test]
+fn what_came_is_the_beginning_of_what_is_true() {
+    let told = Outcome {
+        text: "seven seas".to_owned(),
+        ids: vec![7, 8],
+        ..outcome()
+    };
+    let came = |text: &str, ids: &[u32]| Answer {
+        choices: vec![client::answer::Choice {
+            text: text.to_owned(),
+            token_ids: Some(ids.to_vec()),
+            ..Default::default()
+        }],
+        ..Answer::default()
+    };
+    let check = |text: &str, ids: &[u32], part, expected: &[&str]| {
+        let found = partial(&came(text, ids), part, std::slice::from_ref(&told));
+        let names: Vec<_> = found.iter().map(|f| f.finding.check.as_str()).collect();
+        assert_eq!(names, expected, "{text}");
+        assert!(found.iter().all(|f| f.fault == Some(Fault::Client)));
+    };
+    check("seven", &[7], 0, &[]);
+    check("", &[], 0, &[]);
+    check("eleven", &[7], 0, &["text"]);
+    check("seven", &[8], 0, &["tokens"]);
+    check("seven seas and", &[7, 8, 9], 1, &[]);
+    check("seven seas and", &[7, 8, 9], 0, &["text", "tokens"]);
+}
+
+#[test]
 fn what_was_not_computed_refutes_no_checkpoint() {
     let key = SigningKey::from_seed([2; 32]);
     let mut open = OpenReceipt::begin(Opening {

@@ -9,7 +9,6 @@ use models::{
 };
 use protocol::Digest;
 use protocol::calls::CallText;
-use protocol::digest::Hasher;
 use protocol::receipt::Finish;
 
 use super::blocks_for;
@@ -32,6 +31,10 @@ pub struct Outcome {
     pub trace: Trace,
     pub tokens_sha256: Digest,
     pub text_sha256: Digest,
+    /// The text as far as it is told.
+    pub text: String,
+    /// The ids.
+    pub ids: Vec<u32>,
     /// How many ids there are.
     pub count: u32,
     /// How the answer ends, and after how many tokens; none: it goes on.
@@ -49,6 +52,9 @@ pub struct Outcome {
 pub struct Mark {
     pub tokens: u32,
     pub tokens_sha256: Digest,
+    pub text_sha256: Digest,
+    /// How it had ended by then.
+    pub end: Option<Finish>,
     pub trace: Trace,
 }
 
@@ -111,7 +117,6 @@ pub struct Sequence {
     text: OutputText,
     /// Where the answer may call tools: what is hashed is made of the text.
     calls: Option<CallText>,
-    text_hash: Hasher,
     /// After the checked tokens.
     grammar: Option<Mutex<GrammarState>>,
     /// Bytes that the text has so far.
@@ -139,6 +144,8 @@ impl Outcome {
             trace: Trace::new(),
             tokens_sha256: Digest::of_tokens(&[]),
             text_sha256: Digest::of(b""),
+            text: String::new(),
+            ids: Vec::new(),
             count: 0,
             end: None,
             marks: Vec::new(),
@@ -159,7 +166,6 @@ impl Sequence {
             cache,
             keys,
             checked: 0,
-            text_hash: Hasher::new(),
             said: 0,
             outcome: Outcome {
                 known: choice.known.is_some(),
@@ -422,15 +428,19 @@ impl Sequence {
 
     fn say(&mut self, text: &str) {
         match &mut self.calls {
-            Some(calls) => self.text_hash.update(calls.push(text).as_bytes()),
-            None => self.text_hash.update(text.as_bytes()),
+            Some(calls) => self.outcome.text += &calls.push(text),
+            None => self.outcome.text += text,
         }
     }
 
     fn mark(&mut self) {
         let tokens = count(self.checked);
         if self.choice.marks.contains(&tokens) {
+            let end = self.outcome.end.map(|(finish, _)| finish);
+            let text_sha256 = Digest::of(self.text_if(end.is_some()).as_bytes());
             self.outcome.marks.push(Mark {
+                text_sha256,
+                end,
                 tokens,
                 tokens_sha256: Digest::of_tokens(&self.output[..self.checked]),
                 trace: self.outcome.trace.clone(),
@@ -446,15 +456,22 @@ impl Sequence {
             self.say(&released.text);
         }
         // What goes on has no end yet.
-        let ended = self.choice.claim.finish != Finish::Open;
-        if let Some(calls) = self.calls.as_ref().filter(|_| ended) {
-            self.text_hash.update(calls.end().as_bytes());
-        }
+        self.outcome.text = self.text_if(self.choice.claim.finish != Finish::Open);
         self.output.truncate(self.checked);
         self.outcome.tokens_sha256 = Digest::of_tokens(&self.output);
         self.outcome.count = count(self.output.len());
-        self.outcome.text_sha256 = self.text_hash.finish();
+        self.outcome.text_sha256 = Digest::of(self.outcome.text.as_bytes());
+        self.outcome.ids = self.output;
         (self.choice, self.outcome)
+    }
+
+    /// The text that there is, with the end of its last call if it has `ended`.
+    fn text_if(&self, ended: bool) -> String {
+        let text = &self.outcome.text;
+        match self.calls.as_ref().filter(|_| ended) {
+            Some(calls) => format!("{text}{}", calls.end()),
+            None => text.clone(),
+        }
     }
 }
 
