@@ -2,7 +2,7 @@
 //! however they are computed?
 //!
 //! What must come out is computed once, window by window, each alone and in
-//! one chunk; then every [`Way`] computes the same positions, and every number
+//! one chunk; then every `Way` computes the same positions, and every number
 //! is compared. Start at [`run`].
 
 mod compare;
