@@ -369,6 +369,8 @@ impl<M: LanguageModel> Engine<M> {
             .collect();
         ids.into_iter().for_each(|id| self.end(id));
         if let Some(request) = self.requests.remove(&arrival) {
+            // Whoever has the last answer sees gauges that no longer count it.
+            self.gauge();
             request.close(last, cut, &self.notary, &self.metrics);
         }
     }
